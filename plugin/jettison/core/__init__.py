@@ -1,0 +1,1 @@
+"""Words that all floors share: errors, tensors, targets, artifacts, samples."""

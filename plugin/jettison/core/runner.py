@@ -1,0 +1,27 @@
+"""The door through which evaluation sees any model: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from jettison.core.tensors import Arrays, TensorSpec
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """A model that can be run: an ONNX file in ONNX Runtime, an engine, a live Triton."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """Specifications of the inputs, in the model's order."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """Specifications of the outputs, in the model's order."""
+        ...
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """All outputs for these inputs, by name; the first axis is the batch where the model has one."""
+        ...

@@ -1,0 +1,206 @@
+"""Samples: named arrays, one row a sample, read in one pass in bounded memory and checked before any work.
+
+A source is an `.npz` file, a folder of such shards, or `"package.module:function"` yielding dicts of
+arrays. Arrays bear the model's input names; `labels` is optional.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jettison.core import shards
+from jettison.core.errors import SamplesError
+from jettison.core.tensors import Arrays, TensorSpec
+
+LABELS = "labels"
+_CHECK_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples: inputs by name, each with the samples on the first axis, and their labels."""
+
+    inputs: Arrays
+    labels: np.ndarray[Any, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Checked samples that can be read again and again, one pass at a time.
+
+    `sha256` identifies the content: equal however the samples are split into shards or batches.
+    """
+
+    source: str
+    count: int
+    has_labels: bool
+    sha256: str
+    read: Callable[[], Iterator[Batch]]
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Batches of `size` samples, the last one shorter, whatever the source's own split."""
+        return _rebatch(self.read(), size)
+
+
+def open_samples(source: str | Path, specs: Sequence[TensorSpec]) -> Samples:
+    """Samples from a file, a folder of shards or a function, checked in one pass against the inputs.
+
+    Raises:
+        SamplesError: No such source; wrong names, shapes or dtypes; NaN or infinity; no sample at all.
+    """
+    return checked(_reader(source), source=str(source), specs=specs)
+
+
+def samples_of(
+    arrays: Arrays, *, labels: np.ndarray[Any, Any] | None = None, specs: Sequence[TensorSpec]
+) -> Samples:
+    """Samples from arrays in memory, checked like all others."""
+    return checked(lambda: iter([Batch(arrays, labels)]), source="arrays in memory", specs=specs)
+
+
+def checked(read: Callable[[], Iterator[Batch]], *, source: str, specs: Sequence[TensorSpec]) -> Samples:
+    """Samples whose every batch was read and checked once."""
+    digests = {name: hashlib.sha256() for name in [*(spec.name for spec in specs), LABELS]}
+    count, labelled = 0, 0
+    for batch in _rebatch(read(), _CHECK_ROWS):
+        _check_batch(batch, source, specs)
+        for name, array in batch.inputs.items():
+            digests[name].update(np.ascontiguousarray(array).data)
+        if batch.labels is not None:
+            labelled += len(batch)
+            digests[LABELS].update(np.ascontiguousarray(batch.labels).data)
+        count += len(batch)
+    if count == 0:
+        raise _bad(source, "it holds no sample", "Give at least one sample")
+    if labelled not in (0, count):
+        raise _bad(
+            source, f"{labelled} of {count} samples have labels", "Give labels for all samples or none"
+        )
+    sha256 = hashlib.sha256(
+        "".join(f"{name}:{d.hexdigest()}" for name, d in digests.items()).encode()
+    ).hexdigest()
+    return Samples(source=source, count=count, has_labels=labelled > 0, sha256=sha256, read=read)
+
+
+def _bad(source: str, detail: str, fix: str) -> SamplesError:
+    return SamplesError(f"samples {source}", detail=detail, fix=fix)
+
+
+def _check_batch(batch: Batch, source: str, specs: Sequence[TensorSpec]) -> None:
+    expected = [spec.name for spec in specs]
+    if sorted(batch.inputs) != sorted(expected):
+        raise _bad(
+            source,
+            f"expected arrays {sorted(expected)}, found {sorted(batch.inputs)}",
+            "Name the arrays after the model's inputs (and `labels`)",
+        )
+    counts = {name: len(array) for name, array in batch.inputs.items()}
+    if batch.labels is not None:
+        counts[LABELS] = len(batch.labels)
+    if len(set(counts.values())) > 1:
+        raise _bad(
+            source, f"the arrays differ in their number of samples: {counts}", "Give one row per sample"
+        )
+    for spec in specs:
+        _check_array(batch.inputs[spec.name], source, spec)
+
+
+def _check_array(array: np.ndarray[Any, Any], source: str, spec: TensorSpec) -> None:
+    if array.dtype != spec.dtype.numpy:
+        raise _bad(
+            source,
+            f"{spec.name!r} is expected as {spec.dtype.name}, found {array.dtype}",
+            f"Convert it with .astype({spec.dtype.name!r})",
+        )
+    rows = spec.model_copy(update={"shape": (None, *spec.shape[1:])})
+    if (problem := rows.mismatch(array.shape)) is not None:
+        raise _bad(
+            source,
+            f"{spec.name!r}: {problem}",
+            "Give samples in the model's shape, samples on the first axis",
+        )
+    if spec.dtype.is_float and not np.isfinite(array).all():
+        raise _bad(source, f"{spec.name!r} holds NaN or infinity", "Remove or repair those samples")
+
+
+def _reader(source: str | Path) -> Callable[[], Iterator[Batch]]:
+    path = Path(source)
+    if path.exists():
+        paths = shards.shard_paths(path)
+        return lambda: (batch_of(arrays) for arrays in shards.read_shards(paths))
+    text = str(source)
+    if ":" in text and not text.endswith(".npz"):
+        function = load_function(text)
+        return lambda: (batch_of(dict(arrays)) for arrays in function())
+    raise _bad(
+        text,
+        "there is no such file or folder",
+        "Give an .npz file, a folder of them, or package.module:function",
+    )
+
+
+def batch_of(arrays: Arrays) -> Batch:
+    """A batch from named arrays, `labels` set apart."""
+    inputs = {name: np.asarray(array) for name, array in arrays.items() if name != LABELS}
+    if not inputs:
+        raise SamplesError(
+            "samples", detail=f"found only {sorted(arrays)}", fix="Add the model's inputs by name"
+        )
+    return Batch(inputs, arrays.get(LABELS))
+
+
+def load_function(text: str) -> Callable[..., Any]:
+    """The function named by `package.module:function`.
+
+    Raises:
+        SamplesError: No such module or function.
+    """
+    module, _, name = text.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise SamplesError(
+            f"function {text!r}",
+            detail=str(error),
+            fix="Install its package, or correct package.module:function",
+        ) from error
+
+
+def _rebatch(source: Iterator[Batch], size: int) -> Iterator[Batch]:
+    held: list[Batch] = []
+    count = 0
+    for batch in source:
+        for start in range(0, len(batch), size):
+            piece = _slice(batch, start, start + size)
+            held.append(piece)
+            count += len(piece)
+            while count >= size:
+                joined = _join(held)
+                yield _slice(joined, 0, size)
+                rest = _slice(joined, size, count)
+                held, count = ([rest], len(rest)) if count > size else ([], 0)
+    if held:
+        yield _join(held)
+
+
+def _slice(batch: Batch, start: int, stop: int) -> Batch:
+    labels = None if batch.labels is None else batch.labels[start:stop]
+    return Batch({name: array[start:stop] for name, array in batch.inputs.items()}, labels)
+
+
+def _join(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    inputs = {name: np.concatenate([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    return Batch(inputs, np.concatenate(labels) if len(labels) == len(batches) else None)

@@ -1,0 +1,1 @@
+"""A model made runnable: ONNX Runtime here, TensorRT where it is."""

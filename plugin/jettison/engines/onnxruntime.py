@@ -1,0 +1,130 @@
+"""The one door to ONNX Runtime: sessions with honest threads, and a runner over them.
+
+Threads never spin here: after a run they would hold the cores for a while, which falsifies the time of
+every other session on the machine by up to a factor of three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jettison.core import dtypes
+from jettison.core.errors import MissingError, ModelError
+from jettison.core.tensors import Arrays, Dimension, TensorSpec
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_ERRORS_ONLY = 3
+_LONGEST_MESSAGE = 400
+
+
+def runtime() -> ModuleType:
+    """The onnxruntime module.
+
+    Raises:
+        MissingError: It cannot be imported.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingError("ONNX Runtime", detail=str(error), fix="Run: pip install onnxruntime") from error
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """The exceptions of ONNX Runtime's binding, which have no common ancestor of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as binding
+
+    classes = (value for value in vars(binding).values() if isinstance(value, type))
+    return tuple(found for found in classes if issubclass(found, Exception))
+
+
+def session_of(
+    model: Path | bytes, *, threads: int = 0, optimize: bool = True, optimized_path: Path | None = None
+) -> Any:
+    """A CPU session whose threads do not spin.
+
+    Args:
+        model: A file (external data is found beside it) or a serialized model.
+        threads: Threads within an operator; 0 lets ONNX Runtime take one for each core.
+        optimize: False runs the graph as it is written: Q/DQ pairs in exact float arithmetic, the
+            simulation against which kernels are judged.
+        optimized_path: Where to write the graph that really runs.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    onnxruntime = runtime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except failures() as error:
+        name = str(model) if isinstance(model, Path) else "model in memory"
+        raise ModelError(
+            f"model {name}",
+            detail=f"ONNX Runtime refuses it: {str(error)[:_LONGEST_MESSAGE]}",
+            fix="Check it with onnx.checker, or export it again with a newer exporter",
+        ) from error
+
+
+class OnnxRuntimeRunner:
+    """An ONNX model run on the CPU."""
+
+    def __init__(self, model: Path | bytes, *, threads: int = 0, optimize: bool = True) -> None:
+        self.session = session_of(model, threads=threads, optimize=optimize)
+        self.inputs = tuple(_spec(argument) for argument in self.session.get_inputs())
+        self.outputs = tuple(_spec(argument) for argument in self.session.get_outputs())
+        self._names = [spec.name for spec in self.outputs]
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """All outputs for these inputs, by name.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model on these inputs.
+        """
+        return self.fetch(self._names, arrays)
+
+    def fetch(self, names: Sequence[str], arrays: Arrays) -> Arrays:
+        """Only the named outputs."""
+        try:
+            values = self.session.run(list(names), arrays)
+        except failures() as error:
+            raise ModelError(
+                "running the model",
+                detail=str(error)[:_LONGEST_MESSAGE],
+                fix="Check the input shapes against the model's inputs",
+            ) from error
+        return dict(zip(names, values, strict=True))
+
+
+def _spec(argument: Any) -> TensorSpec:
+    text = argument.type.removeprefix("tensor(").removesuffix(")")
+    names = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}
+    row = dtypes.of_name(names.get(text, text))
+    if row is None:
+        raise ModelError(
+            f"{argument.name!r}",
+            detail=f"expected a tensor of a known element type, found {argument.type}",
+            fix="Leave inputs and outputs that are sequences or maps out of the export",
+        )
+    return TensorSpec(name=argument.name, dtype=row, shape=tuple(_dimension(size) for size in argument.shape))
+
+
+def _dimension(size: object) -> Dimension:
+    return size if isinstance(size, int | str) and size != "" else None
+
+
+def probe(model: bytes, arrays: Arrays, names: Sequence[str]) -> Arrays:
+    """The named values of one real inference without optimizations, for shapes that cannot be derived."""
+    return OnnxRuntimeRunner(model, optimize=False).fetch(names, arrays)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from jettison._version import __version__
 from jettison.core.files import sha256_of, staged_folder
-from jettison.core.tensors import TensorSpec
 
-RECORD_NAME = "artifact.json"
+LINEAGE_FILE = "lineage.json"
+"""Beside each artifact: who made it from what."""
 
 
 class Lineage(BaseModel):
@@ -47,19 +46,6 @@ def lineage_of(
     return Lineage(step=step, settings=text, parents=parents, versions={"jettison": __version__, **versions})
 
 
-class Artifact(BaseModel):
-    """A model file with its inputs and outputs, identity and lineage."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: Path
-    sha256: str
-    size_bytes: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    lineage: Lineage
-
-
 class Store:
     """A folder of step results, each in a folder named by its step and lineage digest."""
 
@@ -70,10 +56,6 @@ class Store:
         """Where the result of that lineage stands or would stand."""
         return self.root / f"{lineage.step}-{lineage.digest[:16]}"
 
-    def is_done(self, lineage: Lineage) -> bool:
-        """Whether the step ended before; a folder is renamed into place only when it is whole."""
-        return self.folder_of(lineage).is_dir()
-
     def once(self, lineage: Lineage, build: Callable[[Path], None]) -> Path:
         """The folder that `build` fills, from disk where the same lineage was built before.
 
@@ -83,24 +65,11 @@ class Store:
         if not folder.is_dir():
             with staged_folder(folder) as stage:
                 build(stage)
-                (stage / "lineage.json").write_text(lineage.model_dump_json(indent=1))
+                (stage / LINEAGE_FILE).write_text(lineage.model_dump_json(indent=1))
         return folder
 
-    def forget(self, lineage: Lineage) -> None:
-        """Remove the result of that lineage, if any."""
-        shutil.rmtree(self.folder_of(lineage), ignore_errors=True)
 
-
-def files_digest(paths: Iterator[Path] | list[Path]) -> str:
-    """One SHA-256 over names and contents of files, for folders and models with external data."""
+def files_digest(paths: Iterable[Path]) -> str:
+    """One SHA-256 in hexadecimal over names and contents of files."""
     entries = [(path.name, sha256_of(path)) for path in sorted(paths)]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
-
-
-def read_artifact(folder: Path) -> Artifact | None:
-    """The artifact recorded in that folder, or None where the record is missing or torn."""
-    record = folder / RECORD_NAME
-    try:
-        return Artifact.model_validate_json(record.read_text())
-    except (OSError, ValidationError):
-        return None

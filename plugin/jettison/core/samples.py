@@ -61,6 +61,47 @@ def open_samples(source: str | Path, specs: Sequence[TensorSpec]) -> Samples:
     return checked(_reader(source), source=str(source), specs=specs)
 
 
+def split(samples: Samples, share: float, *, seed: int) -> tuple[Samples, Samples]:
+    """Two disjoint parts, the first with about that share of the samples, drawn by seed.
+
+    Raises:
+        SamplesError: A part would be empty.
+    """
+    chosen = np.zeros(samples.count, bool)
+    chosen[np.random.default_rng(seed).permutation(samples.count)[: round(samples.count * share)]] = True
+    return _part(samples, chosen, f"first part, seed {seed}"), _part(
+        samples, ~chosen, f"second part, seed {seed}"
+    )
+
+
+def first(samples: Samples, count: int) -> Samples:
+    """The first `count` samples, or all where there are fewer."""
+    if samples.count <= count:
+        return samples
+    return _part(samples, np.arange(samples.count) < count, f"first {count}")
+
+
+def _part(samples: Samples, chosen: np.ndarray[Any, Any], title: str) -> Samples:
+    if not chosen.any():
+        raise _bad(samples.source, f"{samples.count} samples are too few to split", "Give more samples")
+    last = int(np.flatnonzero(chosen)[-1])
+
+    def read() -> Iterator[Batch]:
+        start = 0
+        for batch in samples.read():
+            rows = chosen[start : start + len(batch)]
+            labels = None if batch.labels is None else batch.labels[rows]
+            if rows.any():
+                yield Batch({name: array[rows] for name, array in batch.inputs.items()}, labels)
+            start += len(batch)
+            if start > last:
+                return
+
+    sha256 = hashlib.sha256(samples.sha256.encode() + np.packbits(chosen).tobytes()).hexdigest()
+    source = f"{samples.source} ({title})"
+    return Samples(source, int(chosen.sum()), samples.has_labels, sha256, read)
+
+
 def samples_of(
     arrays: Arrays, *, labels: np.ndarray[Any, Any] | None = None, specs: Sequence[TensorSpec]
 ) -> Samples:

@@ -1,0 +1,5 @@
+"""`python -m jettison` is the command `jettison`."""
+
+from jettison.cli.main import main
+
+main()

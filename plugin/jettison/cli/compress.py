@@ -1,0 +1,66 @@
+"""`jettison compress`: one model, one target, an answer within the tolerance."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import typer
+from pydantic import ValidationError
+
+from jettison.cli.console import progress_bars
+from jettison.cli.run import finish
+from jettison.cli.surroundings import surroundings
+from jettison.core.targets import parse_target
+from jettison.evaluate.gate import Gate
+from jettison.pipeline.run import run as walk
+from jettison.recipe import ModelSource, Recipe, SampleSources, parse_variant, recipe_error
+
+
+def compress(
+    model: Path = typer.Argument(..., help="The float ONNX model."),
+    calibration: str = typer.Option(
+        ..., "--calibration", help="Samples: .npz, a folder of them, or package.module:function."
+    ),
+    search: str | None = typer.Option(None, "--search", help="Samples that a search may look at."),
+    evaluation: str | None = typer.Option(
+        None, "--evaluation", help="Samples that decide; half of the calibration samples by default."
+    ),
+    metric: str | None = typer.Option(
+        None, "--metric", help="top1, top5, agreement, sqnr, mae or package.module:function."
+    ),
+    target: str = typer.Option(..., "--target", help="cpu, tensorrt, or a compute capability such as sm89."),
+    variant: list[str] = typer.Option([], "--variant", help="NAME=[PASS, ...]; a sensible set by default."),
+    tolerance: float = typer.Option(0.01, "--tolerance", help="How far the score may fall."),
+    min_speedup: float = typer.Option(1.0, "--min-speedup", help="How fast a variant must be at least."),
+    threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
+    seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
+    output: Path = typer.Option(..., "--output", "-o", help="Where results and steps go."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of a table."),
+) -> None:
+    """Compress one model for one target and prove the result.
+
+    Example: `jettison compress model.onnx --calibration cal.npz --evaluation test.npz --target cpu -o out`
+    """
+    try:
+        recipe = Recipe(
+            model=ModelSource(name=_name_of(model), path=model),
+            samples=SampleSources(calibration=calibration, search=search, evaluation=evaluation),
+            metric=metric,
+            targets=(parse_target(target),),
+            variants=tuple(parse_variant(text) for text in variant),
+            gate=Gate(tolerance=tolerance, min_speedup=min_speedup),
+            seed=seed,
+            threads=threads,
+        )
+    except ValidationError as error:
+        raise recipe_error("compress", error) from error
+    with progress_bars() as reporter:
+        result = walk(recipe, surroundings(output, reporter))
+    finish(result, output, as_json=as_json)
+
+
+def _name_of(model: Path) -> str:
+    """The file's name as a model name: letters, digits, dots, dashes and underscores."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.stem).strip("-.")
+    return name if name[:1].isalpha() else f"model-{name}".rstrip("-")

@@ -1,0 +1,67 @@
+"""What the user sees: tables on stdout, progress and errors on stderr, or one JSON document on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jettison.core.errors import JettisonError
+from jettison.core.progress import Progress as Meter
+from jettison.core.progress import Reporter, silent
+
+out = Console()
+err = Console(stderr=True)
+_WIDE = 120
+
+
+def print_json(document: BaseModel) -> None:
+    """The document as JSON, alone on stdout."""
+    sys.stdout.write(document.model_dump_json(indent=1) + "\n")
+
+
+def print_error(error: JettisonError, *, as_json: bool) -> None:
+    """What failed, what was found and what to do, on stderr; with --json also as a document on stdout."""
+    if as_json:
+        document = {"error": {"what": error.what, "detail": error.detail, "fix": error.fix}}
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    err.print("[bold red]error:[/] ", end="")
+    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+
+def table_console() -> Console:
+    """A console for tables that stays wide where no terminal sets a width."""
+    return out if out.is_terminal else Console(width=_WIDE)
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Reporter]:
+    """A reporter that draws a bar for each piece of work; silent when stderr is no terminal."""
+    if not err.is_terminal:
+        yield silent
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as bars:
+
+        def reporter(title: str) -> Meter:
+            task = bars.add_task(title, total=None, visible=False)
+
+            def advance(done: int, total: int) -> None:
+                bars.update(task, completed=done, total=total, visible=done < total)
+
+            return advance
+
+        yield reporter

@@ -1,0 +1,59 @@
+"""`jettison evaluate`: score and latency of a model against a baseline."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import typer
+from pydantic import ValidationError
+
+from jettison.cli.console import print_json, progress_bars
+from jettison.cli.surroundings import surroundings
+from jettison.cli.tables import print_result
+from jettison.core.targets import parse_target
+from jettison.evaluate.gate import Gate
+from jettison.pipeline.comparison import Comparison, compare
+from jettison.recipe import recipe_error
+
+EVIDENCE_SAYS_NO = 1
+
+
+def evaluate(
+    model: Path = typer.Argument(..., help="The ONNX model to judge."),
+    baseline: Path = typer.Option(..., "--baseline", help="The ONNX model that it is compared with."),
+    evaluation: str = typer.Option(
+        ..., "--evaluation", help="Samples: .npz, a folder of them, or package.module:function."
+    ),
+    metric: str | None = typer.Option(
+        None, "--metric", help="top1, top5, agreement, sqnr, mae or package.module:function."
+    ),
+    target: str = typer.Option(
+        "cpu", "--target", help="cpu, tensorrt, or a compute capability such as sm89."
+    ),
+    tolerance: float = typer.Option(0.01, "--tolerance", help="How far the score may fall."),
+    min_speedup: float = typer.Option(1.0, "--min-speedup", help="How fast the model must be at least."),
+    threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
+    seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of a table."),
+) -> None:
+    """Compare a model with a baseline: paired scores, latency in one run, and the gate's verdict.
+
+    Example: `jettison evaluate int8.onnx --baseline float.onnx --evaluation test.npz --metric top1`
+    """
+    try:
+        gate = Gate(tolerance=tolerance, min_speedup=min_speedup)
+    except ValidationError as error:
+        raise recipe_error("evaluate", error) from error
+    asked = Comparison(
+        variant=model, baseline=baseline, samples=evaluation, target=parse_target(target),
+        metric=metric, gate=gate, seed=seed, threads=threads,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="jettison-") as folder, progress_bars() as reporter:
+        result = compare(asked, surroundings(Path(folder), reporter))
+    if as_json:
+        print_json(result)
+    else:
+        print_result(result)
+    if not result.variants[0].accepted:
+        raise typer.Exit(EVIDENCE_SAYS_NO)

@@ -1,0 +1,66 @@
+"""The command `jettison`: one verb a file, errors as sentences, exit codes that scripts can rely on.
+
+0 done; 1 the evidence says no; 2 wrong input; 3 something is missing on this machine; 4 an external
+program failed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jettison._version import __version__
+from jettison.cli.compress import compress
+from jettison.cli.console import print_error
+from jettison.cli.doctor import doctor
+from jettison.cli.evaluate import evaluate
+from jettison.cli.preflight import preflight
+from jettison.cli.publish import publish
+from jettison.cli.run import run
+from jettison.cli.serve import serve
+from jettison.core.errors import JettisonError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="jettison",
+    help="Makes models light, proves it, and puts them to sea on NVIDIA Triton.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _verb in (run, compress, evaluate, preflight, publish, serve, doctor):
+    app.command()(_verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jettison {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line; the exit code tells what happened."""
+    try:
+        app()
+    except JettisonError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`jettison preflight`: TensorRT's compiler on this machine, without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from jettison.cli.console import print_json, table_console
+from jettison.core.errors import MissingError
+from jettison.core.targets import parse_target
+from jettison.engines.tensorrt.module import COMPILERS, how_to_install
+from jettison.engines.tensorrt.preflight import preflight as ask
+from jettison.engines.tensorrt.report import PreflightReport
+from jettison.engines.tensorrt.shapes import parse_shape_range
+from jettison.pipeline.steps import macs_of
+
+EVIDENCE_SAYS_NO = 1
+
+
+def preflight(
+    model: Path = typer.Argument(..., help="The ONNX model."),
+    target: str = typer.Option(
+        "tensorrt", "--target", help="tensorrt, or a compute capability such as sm89."
+    ),
+    shapes: list[str] = typer.Option(
+        [],
+        "--shapes",
+        help="NAME=MIN,OPT,MAX for inputs with open dimensions, as image=1x3x224x224,8x3x224x224,...",
+    ),
+    timeout_s: float = typer.Option(
+        600.0, "--timeout", min=1.0, help="Seconds after which the compiler is stopped."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Really compile the model with TensorRT, without a GPU, and show what runs in integers.
+
+    Example: `jettison preflight model.onnx --target sm89 --shapes image=1x3x224x224,8x3x224x224,16x3x224x224`
+    """
+    ranges = tuple(parse_shape_range(text) for text in shapes)
+    report = ask(model, parse_target(target), shapes=ranges, macs=macs_of(model), timeout_s=timeout_s)
+    if report.outcome == "unavailable":
+        raise MissingError(
+            "preflight", detail="TensorRT's compiler is not installed", fix=how_to_install(COMPILERS[0])
+        )
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if report.outcome != "compiles":
+        raise typer.Exit(EVIDENCE_SAYS_NO)
+
+
+def _print(report: PreflightReport) -> None:
+    console = table_console()
+    stands_in = f" (compiled for {report.compiled_for}, the nearest)" if report.nearest else ""
+    compiler = f"{report.module} {report.version}"
+    console.print(f"{report.outcome}: {report.target}{stands_in}, {compiler}, {report.seconds:.1f} s")
+    if report.refusals:
+        table = Table("code", "node", "operator", "reason")
+        for refused in report.refusals:
+            table.add_row(refused.code, refused.node or "", refused.operator or "", refused.description)
+        console.print(table)
+    if report.mac_shares:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in sorted(report.mac_shares.items()))
+        console.print(f"multiply-accumulates: {shares}")
+    if report.memory and report.memory.activation_bytes is not None:
+        weights = report.memory.weights_bytes or 0
+        console.print(
+            f"memory (estimate): activations {report.memory.activation_bytes / 2**20:.1f} MiB, "
+            f"weights {weights / 2**20:.1f} MiB"
+        )
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)

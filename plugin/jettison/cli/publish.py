@@ -1,0 +1,45 @@
+"""`jettison publish`: an ONNX file or a finished run into a Triton model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from pydantic import BaseModel
+
+from jettison.cli.console import print_json
+from jettison.cli.surroundings import now
+from jettison.pipeline.delivery import chosen_model, publish_file
+
+
+class PublishedDocument(BaseModel):
+    """What `publish --json` prints; `path` is absolute."""
+
+    model: str
+    version: int
+    path: Path
+
+
+def publish(
+    source: Path = typer.Argument(
+        ..., metavar="MODEL|RUN_DIR", help="An ONNX file, or the folder of a finished run."
+    ),
+    repository: Path = typer.Option(
+        ..., "--repository", help="The model repository; made if it is not there."
+    ),
+    name: str = typer.Option(..., "--name", help="The model's name in the repository."),
+    keep_versions: int = typer.Option(2, "--keep-versions", min=1, help="How many versions stay servable."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Publish as the next version, whole or not at all: readers see the old version or the new one.
+
+    Example: `jettison publish out/cpu/int8/model.onnx --repository models --name fashion-int8`
+    """
+    path, evidence = chosen_model(source) if source.is_dir() else (source, None)
+    done = publish_file(path, repository, name, created=now(), keep_versions=keep_versions, evidence=evidence)
+    if as_json:
+        print_json(PublishedDocument(model=done.model, version=done.version, path=done.path.absolute()))
+        return
+    typer.echo(f"published {done.model} version {done.version}: {done.path}")
+    if done.retired:
+        typer.echo(f"retired versions {', '.join(str(version) for version in done.retired)}")

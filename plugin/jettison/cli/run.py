@@ -1,0 +1,56 @@
+"""`jettison run`: the whole road."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from jettison.cli.console import print_json, progress_bars
+from jettison.cli.surroundings import now, surroundings
+from jettison.cli.tables import print_result
+from jettison.core.files import write_bytes
+from jettison.pipeline.delivery import publish_results
+from jettison.pipeline.results import RunResult
+from jettison.pipeline.run import run as walk
+from jettison.recipe import load_recipe
+
+REPORT_FILE = "report.json"
+EVIDENCE_SAYS_NO = 1
+
+
+def run(
+    recipe: Path = typer.Argument(..., help="The recipe, a YAML file."),
+    output: Path | None = typer.Option(
+        None, "--output", "-o", help="Where results and steps go; runs/<model> beside the recipe by default."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of tables."),
+) -> None:
+    """Walk the whole road: model, variants, evidence, repository.
+
+    A second run skips what stands; a changed setting redoes only what depends on it.
+
+    Example: `jettison run examples/fashion/recipe.yaml`
+    """
+    plan = load_recipe(recipe)
+    folder = output or recipe.parent / "runs" / plan.model.name
+    with progress_bars() as reporter:
+        result = walk(plan, surroundings(folder, reporter))
+        if plan.publish is not None:
+            result = publish_results(result, plan, created=now())
+    finish(result, folder, as_json=as_json)
+
+
+def finish(result: RunResult, folder: Path, *, as_json: bool) -> None:
+    """Write the report, print the answer, and end with 1 where no variant passed the gate."""
+    write_bytes(folder / REPORT_FILE, result.model_dump_json(indent=1).encode())
+    if as_json:
+        print_json(result)
+    else:
+        for target in result.targets:
+            print_result(target)
+        for published in result.published:
+            typer.echo(f"published {published.model} version {published.version}: {published.path}")
+        typer.echo(f"report: {folder / REPORT_FILE}")
+    if not any(variant.accepted for target in result.targets for variant in target.variants):
+        raise typer.Exit(EVIDENCE_SAYS_NO)

@@ -1,0 +1,73 @@
+"""`jettison serve`: a real tritonserver over a repository, on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import typer
+from pydantic import BaseModel
+
+from jettison.cli.console import err, print_json
+from jettison.cli.surroundings import cache_folder
+from jettison.triton.repository import model_folders
+from jettison.triton.server import ServerOptions, TritonServer, find_server
+
+
+class Endpoints(BaseModel):
+    """What `serve --json` prints once the server is ready."""
+
+    http: str
+    grpc: str
+    metrics: str
+    pid: int | None
+    models: tuple[str, ...]
+    log: Path
+
+
+def serve(
+    repository: Path = typer.Argument(..., help="The model repository."),
+    http_port: int = typer.Option(8000, "--http-port", help="0 for any free port."),
+    grpc_port: int = typer.Option(8001, "--grpc-port", help="0 for any free port."),
+    metrics_port: int = typer.Option(8002, "--metrics-port", help="0 for any free port."),
+    server: Path | None = typer.Option(
+        None, "--server", help="A tritonserver; else the one on PATH, else a runtime made once in the cache."
+    ),
+    deadline_s: float = typer.Option(120.0, "--deadline", help="Seconds until all models must be ready."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document when the server is ready."),
+) -> None:
+    """Serve a repository until interrupted. For a developer's machine: it listens on loopback only.
+
+    Example: `jettison serve model_repository`
+    """
+    models = tuple(folder.name for folder in model_folders(repository))
+    installation = find_server(
+        server,
+        which=shutil.which,
+        cache=cache_folder(),
+        python=Path(sys.executable),
+        progress=err.print,
+    )
+    options = ServerOptions(
+        http_port=http_port or None,
+        grpc_port=grpc_port or None,
+        metrics_port=metrics_port or None,
+        ready_deadline_s=deadline_s,
+    )
+    with TritonServer(repository, installation, environment=os.environ, options=options) as running:
+        if as_json:
+            endpoints = Endpoints(
+                http=running.http_url, grpc=running.grpc_url, metrics=running.metrics_url, pid=running.pid,
+                models=models, log=running.log_path,
+            )  # fmt: skip
+            print_json(endpoints)
+            sys.stdout.flush()
+        else:
+            typer.echo(f"serving {', '.join(models) or 'no model'}; stop with Ctrl-C")
+            typer.echo(
+                f"  HTTP    {running.http_url}\n  gRPC    {running.grpc_url}\n  metrics {running.metrics_url}"
+            )
+        status = running.wait()
+    err.print(f"tritonserver ended with status {status}; its log is {running.log_path}")

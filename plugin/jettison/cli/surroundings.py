@@ -1,0 +1,57 @@
+"""Where the command line looks at the world: time, processor, cache folder, environment variables."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jettison.core.progress import Reporter
+from jettison.pipeline.run import Surroundings
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def surroundings(output: Path, reporter: Reporter) -> Surroundings:
+    """This machine and moment."""
+    return Surroundings(output=output, reporter=reporter, clock=clock(), machine=machine())
+
+
+def clock() -> Callable[[], float]:
+    """A monotonic clock in seconds."""
+    return time.perf_counter
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def machine() -> str:
+    """The processor's name and how many cores this process may use."""
+    return f"{processor()}, {cores()} cores"
+
+
+def processor() -> str:
+    """The processor's name as the kernel tells it, or its architecture."""
+    if _CPU_INFO.is_file():
+        for line in _CPU_INFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Where environments and downloads are kept: JETTISON_CACHE, else XDG_CACHE_HOME/jettison."""
+    own = os.environ.get("JETTISON_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jettison"

@@ -1,0 +1,72 @@
+"""The table of variants that `run`, `compress` and `evaluate` print."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from jettison.cli.console import table_console
+from jettison.pipeline.results import TargetResult, VariantResult
+
+_MIB = 1 << 20
+
+
+def print_result(result: TargetResult) -> None:
+    """One target's variants, the choice, and the reasons of every verdict."""
+    console = table_console()
+    table = Table(
+        title=f"{result.model} on {result.target}, {result.evaluation_samples} samples", title_justify="left"
+    )
+    on_gpu = result.target != "cpu"
+    headings = ("variant", "size", result.metric, "change, at worst", "SQNR", "latency", "speed-up")
+    for heading in (*headings, *(("TensorRT", "INT8 MACs") if on_gpu else ()), "verdict"):
+        table.add_column(
+            heading, justify="left" if heading in ("variant", "verdict") else "right", no_wrap=True
+        )
+    base = result.baseline
+    figures = [_size(base.size_bytes), f"{base.score:.4f}", "", "", _milliseconds(base.latency_ms), ""]
+    table.add_row("baseline", *figures, *(["", ""] if on_gpu else []), "")
+    for variant in result.variants:
+        table.add_row(*_row(variant, on_gpu=on_gpu))
+    console.print(table)
+    for variant in result.variants:
+        if not variant.accepted:
+            console.print(f"{variant.name}: {'; '.join(variant.reasons)}", highlight=False, markup=False)
+    for note in result.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(Text(f"chosen: {result.chosen}", style="bold"), end="")
+    console.print(f" ({'; '.join(result.reasons)})", highlight=False, markup=False)
+
+
+def _row(variant: VariantResult, *, on_gpu: bool) -> list[str | Text]:
+    change = ""
+    if variant.score_delta is not None and variant.score_delta_low is not None:
+        change = f"{variant.score_delta:+.4f}, {variant.score_delta_low:+.4f}"
+    row: list[str | Text] = [
+        variant.name,
+        _size(variant.size_bytes),
+        "" if variant.score is None else f"{variant.score:.4f}",
+        change,
+        "" if variant.sqnr_db is None else f"{variant.sqnr_db:.1f} dB",
+        _milliseconds(variant.latency_ms),
+        "" if variant.speedup is None else f"{variant.speedup:.2f}x",
+    ]
+    if on_gpu:
+        compiles = {True: "compiles", False: "refuses", None: "not asked"}[variant.compiles]
+        share = "" if variant.int8_mac_share is None else f"{variant.int8_mac_share:.0%}"
+        row += [compiles if variant.path else "", share]
+    return [*row, _verdict(variant)]
+
+
+def _verdict(variant: VariantResult) -> Text:
+    if variant.accepted:
+        return Text("accepted", style="green")
+    return Text("refused" if variant.path is None else "rejected", style="yellow")
+
+
+def _size(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes / _MIB:.2f} MiB"
+
+
+def _milliseconds(latency_ms: float | None) -> str:
+    return "" if latency_ms is None else f"{latency_ms:.2f} ms"

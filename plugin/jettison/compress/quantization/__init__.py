@@ -1,0 +1,1 @@
+"""Quantization: calibrate, decide where Q/DQ pairs stand, quantize."""

@@ -1,0 +1,188 @@
+"""Calibration: one streaming pass that leaves a histogram for every value that a pair may stand on.
+
+Memory grows with values and bins, not with samples. Samples are run one by one (or at the model's fixed
+batch size), so that neither the order nor the split into batches can change a single bit of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from jettison.compress.quantization.histogram import Histogram, histogram_of
+from jettison.compress.quantization.layers import PASSTHROUGH
+from jettison.compress.quantization.placement import Placement, name_of
+from jettison.compress.quantization.placement_cpu import place_for_cpu
+from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
+from jettison.core.errors import SamplesError
+from jettison.core.progress import Progress
+from jettison.core.samples import Samples
+from jettison.core.tensors import Arrays, TensorSpec
+from jettison.engines.onnxruntime import OnnxRuntimeRunner
+from jettison.graph.model import input_specs
+from jettison.graph.observe import Observation, observed
+from jettison.graph.save import model_bytes
+
+_WHOLE_BELOW = 4096
+"""Values with fewer elements a sample are counted whole, larger ones down to about as many."""
+_LONGEST_STRIDE = 31
+"""A prime that divides no usual extent, so that the part is not one column of an image."""
+_BUFFERED = 1 << 16
+"""Elements of one value that are gathered before they are counted together."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A histogram for each observed value; `sources` leads from a moved value to what it was moved from."""
+
+    histograms: dict[str, Histogram]
+    sources: dict[str, str]
+    samples: int
+
+    def histogram(self, value: str) -> Histogram:
+        """The histogram of a value, or of what it holds the values of."""
+        while value in self.sources:
+            value = self.sources[value]
+        return self.histograms[value]
+
+    def merged(self, other: Calibration) -> Calibration:
+        """Both together, as if one pass had seen all samples; exact to the bit."""
+        merged = {name: found.merged(other.histograms[name]) for name, found in self.histograms.items()}
+        return Calibration(merged, self.sources, self.samples + other.samples)
+
+
+def calibrate(
+    model: ir.Model, samples: Samples, *, threads: int = 0, progress: Progress | None = None
+) -> Calibration:
+    """The histograms of every value that either dialect may quantize, from one pass over the samples.
+
+    Args:
+        model: A clean float model.
+        samples: Representative inputs.
+        threads: Threads of ONNX Runtime; 0 for one per core.
+        progress: Called with samples done and samples in all.
+
+    Raises:
+        SamplesError: A value became NaN or infinite on these samples.
+        ModelError: ONNX Runtime cannot run the model on them.
+    """
+    observations, sources = plan_observations(model)
+    if not observations:
+        return Calibration({}, sources, samples.count)
+    specs = input_specs(model)
+    runner = OnnxRuntimeRunner(model_bytes(observed(model, observations)), threads=threads)
+    counter = _Counter(observations)
+    batch = batch_of(specs)
+    for index, piece in enumerate(samples.batches(batch)):
+        counter.add(runner.run(padded(piece.inputs, batch)))
+        if progress is not None:
+            progress(min((index + 1) * batch, samples.count), samples.count)
+    return Calibration(counter.histograms(), sources, samples.count)
+
+
+def batch_of(specs: Sequence[TensorSpec]) -> int:
+    """The batch size that the inputs demand: their fixed first dimension, or 1 where it is open."""
+    fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
+    return max((size for size in fixed if isinstance(size, int)), default=1)
+
+
+def padded(arrays: Arrays, batch: int) -> Arrays:
+    """The arrays with their last row repeated until there are `batch` rows."""
+    return {
+        name: array
+        if len(array) >= batch
+        else np.concatenate([array, np.repeat(array[-1:], batch - len(array), 0)])
+        for name, array in arrays.items()
+    }
+
+
+def plan_observations(model: ir.Model) -> tuple[list[Observation], dict[str, str]]:
+    """What to observe, and for values that only move others' elements, where these come from."""
+    values = {name_of(value): value for node in model.graph for value in node.outputs}
+    values |= {name_of(value): value for value in model.graph.inputs}
+    wanted = _sites((place_for_cpu(model.graph, frozenset()), place_for_tensorrt(model.graph, frozenset())))
+    sources = {name: source for name in wanted if (source := _moved_from(values[name])) in wanted and source}
+    observations = [
+        Observation(name, _stride(values[name]), _known_low(values[name]))
+        for name in wanted
+        if name not in sources
+    ]
+    return observations, sources
+
+
+def _sites(placements: Iterable[Placement]) -> list[str]:
+    return sorted({site.value for placement in placements for site in placement.sites})
+
+
+def _moved_from(value: ir.Value) -> str | None:
+    node = value.producer()
+    if node is None or node.op_type not in PASSTHROUGH or node.inputs[0] is None:
+        return None
+    return node.inputs[0].name
+
+
+def _stride(value: ir.Value) -> int:
+    sizes = [size if isinstance(size, int) else None for size in (value.shape or ir.Shape([None, None]))[1:]]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return _LONGEST_STRIDE
+    return min(max(int(np.prod(known, dtype=np.int64)) // _WHOLE_BELOW, 1) | 1, _LONGEST_STRIDE)
+
+
+def _known_low(value: ir.Value) -> float | None:
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type in ("Relu", "Sigmoid", "HardSigmoid", "Softmax"):
+        return 0.0
+    if node.op_type == "Clip" and len(node.inputs) > 1 and node.inputs[1] is not None:
+        bound = node.inputs[1].const_value
+        return 0.0 if bound is not None and float(bound.numpy()) == 0.0 else None
+    return None
+
+
+class _Counter:
+    """Gathers reported elements of each value and counts them many at a time."""
+
+    def __init__(self, observations: Sequence[Observation]) -> None:
+        self._observations = observations
+        self._held: dict[str, list[np.ndarray[Any, Any]]] = {found.value: [] for found in observations}
+        self._sizes = dict.fromkeys(self._held, 0)
+        self._lows = dict.fromkeys(self._held, np.inf)
+        self._highs = dict.fromkeys(self._held, -np.inf)
+        self._found: dict[str, Histogram] = {}
+
+    def add(self, outputs: Arrays) -> None:
+        """Take the reports of one run."""
+        for observation in self._observations:
+            name, part = observation.value, outputs[observation.sample]
+            high = float(outputs[observation.highest])
+            low = float(outputs[observation.lowest]) if observation.low is None else observation.low
+            if not np.isfinite(low) or not np.isfinite(high):
+                raise SamplesError(
+                    "calibration",
+                    detail=f"value {name!r} became NaN or infinite",
+                    fix="Check the model in float on these samples: it overflows by itself",
+                )
+            self._lows[name], self._highs[name] = min(self._lows[name], low), max(self._highs[name], high)
+            self._held[name].append(part)
+            self._sizes[name] += part.size
+            if self._sizes[name] >= _BUFFERED:
+                self._count(name)
+
+    def histograms(self) -> dict[str, Histogram]:
+        """All that was counted, by value."""
+        for name, size in self._sizes.items():
+            if size:
+                self._count(name)
+        return self._found
+
+    def _count(self, name: str) -> None:
+        part = np.concatenate(self._held[name])
+        fresh = histogram_of(part, low=self._lows[name], high=self._highs[name])
+        self._found[name] = self._found[name].merged(fresh) if name in self._found else fresh
+        self._held[name], self._sizes[name] = [], 0

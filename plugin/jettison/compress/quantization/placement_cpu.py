@@ -1,0 +1,121 @@
+"""The `cpu` dialect: pairs such that ONNX Runtime's integer kernels take over, and nothing falls between.
+
+A value is integer where a quantized layer reads it or makes it; operators between such values (moves,
+pools, residual additions, concatenations) then run on integers too. An addition is taken only where both
+sides are integers anyway: a pair of its own costs more accuracy than it saves time.
+Source: ONNX Runtime's QDQ transformer selectors; measured in benchmarks/compress.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from jettison.compress.quantization.layers import (
+    PASSTHROUGH,
+    Layer,
+    fused_output,
+    is_constant,
+)
+from jettison.compress.quantization.placement import (
+    Placement,
+    Reader,
+    Site,
+    Ties,
+    data_inputs,
+    decide,
+    is_float,
+    name_of,
+    readers_of,
+)
+
+_POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
+"""Operators with integer kernels whose output has a scale of its own."""
+_RECAPTURED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Float operators that ONNX Runtime would quantize by itself behind a per-tensor DequantizeLinear."""
+
+
+def place_for_cpu(graph: ir.Graph, keep_in_float: frozenset[str]) -> Placement:
+    """The plan for ONNX Runtime's CPU kernels."""
+    chosen, decisions = decide(graph, _rule, keep_in_float)
+    layers = {layer.node for layer in chosen}
+    integer = _integer_values(graph, chosen)
+    runs_on_integers = {node for node in graph if node in layers or _is_integer_operator(node, integer)}
+    made = {fused_output(node) for node in runs_on_integers if fused_output(node) in integer}
+    plan = _Plan(integer, runs_on_integers, made)
+    sites = [plan.site(value) for value in sorted(integer, key=name_of)]
+    used = tuple(site for site in sites if site.readers or site.guarded or site.is_output)
+    return Placement("cpu", tuple(decisions), used, _ties(runs_on_integers - layers, integer))
+
+
+def _rule(layer: Layer) -> str | None:
+    if layer.kind == "ConvTranspose":
+        return "ONNX Runtime's CPU provider has no integer kernel for transposed convolutions"
+    if (
+        layer.kind == "Gemm"
+        and layer.bias is not None
+        and layer.node.attributes.get_float("beta", 1.0) != 1.0
+    ):
+        return "its bias is scaled by beta, which integer kernels cannot do"
+    return None
+
+
+def _integer_values(graph: ir.Graph, chosen: list[Layer]) -> set[ir.Value]:
+    """Values that get a pair: inputs of quantized layers, back through moves, and what convolutions make."""
+    integer = {layer.activation for layer in chosen}
+    for node in reversed(list(graph)):
+        if any(output in integer for output in node.outputs):
+            integer.update(value for value in data_inputs(node) if is_float(value) and not is_constant(value))
+    integer.update(fused_output(layer.node) for layer in chosen if layer.kind == "Conv")
+    return integer
+
+
+def _is_integer_operator(node: ir.Node, integer: set[ir.Value]) -> bool:
+    """Whether every float input and the output of a move, pool, addition or concatenation is integer."""
+    if node.op_type in PASSTHROUGH or node.op_type == "Concat":
+        return all(value in integer for value in [*data_inputs(node), *node.outputs])
+    if node.op_type in _POOLS:
+        return node.inputs[0] in integer and node.outputs[0] in integer
+    if node.op_type == "Add":
+        return all(value in integer for value in node.inputs) and fused_output(node) in integer
+    return False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is integer: the values, the operators that run on integers, and the values that those make."""
+
+    integer: set[ir.Value]
+    operators: set[ir.Node]
+    made: set[ir.Value]
+
+    def site(self, value: ir.Value) -> Site:
+        """The pair of one value.
+
+        Where an integer kernel makes the value, nobody can read it but from the pair; where a float
+        operator makes it, float readers keep the exact value.
+        """
+        is_made = value in self.made
+        plain: list[Reader] = []
+        guarded: list[Reader] = []
+        for node, reader in readers_of(value):
+            if node in self.operators:
+                plain.append(reader)
+            elif is_made:
+                (guarded if node.op_type in _RECAPTURED and reader.index == 0 else plain).append(reader)
+        return Site(name_of(value), _ordered(plain), _ordered(guarded), is_made and value.is_graph_output())
+
+
+def _ordered(readers: list[Reader]) -> tuple[Reader, ...]:
+    return tuple(sorted(readers, key=lambda reader: (reader.node, reader.index)))
+
+
+def _ties(operators: set[ir.Node], integer: set[ir.Value]) -> tuple[tuple[str, ...], ...]:
+    """One scale for what a move or concatenation reads and makes."""
+    ties = Ties()
+    for node in sorted(operators, key=lambda node: node.name or ""):
+        sources = data_inputs(node)
+        if sources:
+            ties.join(name_of(value) for value in [*sources, *node.outputs] if value in integer)
+    return ties.groups()

@@ -1,0 +1,98 @@
+"""The `tensorrt` dialect: symmetric pairs in front of weighted layers, as TensorRT fuses best.
+
+Both inputs of a weighted layer are quantized, its output is left to the next one's pair; a residual
+addition gets a pair on the shortcut only, so that it fuses into the convolution; none on outputs.
+Source: NVIDIA TensorRT documentation, "Working with Quantized Types", Q/DQ placement recommendations.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from jettison.compress.quantization.layers import Layer, fused_output, is_constant, sizes_of
+from jettison.compress.quantization.placement import (
+    Placement,
+    Reader,
+    Site,
+    Ties,
+    data_inputs,
+    decide,
+    is_float,
+    name_of,
+)
+
+SMALLEST_GEMM = 16
+"""Fewer products or channels than this run faster in float: one tile of an INT8 tensor core."""
+
+
+def place_for_tensorrt(graph: ir.Graph, keep_in_float: frozenset[str]) -> Placement:
+    """The plan for TensorRT."""
+    chosen, decisions = decide(graph, _rule, keep_in_float)
+    readers: dict[str, list[Reader]] = {}
+    for layer in chosen:
+        readers.setdefault(name_of(layer.activation), []).append(Reader(layer.name, 0))
+    for node in graph:
+        shortcut = _shortcut_index(node, {layer.node for layer in chosen})
+        if shortcut is not None:
+            value = node.inputs[shortcut]
+            if value is not None:
+                readers.setdefault(name_of(value), []).append(Reader(node.name or "", shortcut))
+    sites = tuple(Site(value, tuple(found)) for value, found in readers.items())
+    return Placement("tensorrt", tuple(decisions), sites, _ties(graph, set(readers)))
+
+
+def _rule(layer: Layer) -> str | None:
+    if layer.is_depthwise:
+        return None
+    if layer.inner_size < SMALLEST_GEMM or layer.channels < SMALLEST_GEMM:
+        return (
+            f"a product of {layer.inner_size} inputs and {layer.channels} channels is too small for integer "
+            f"tensor cores (at least {SMALLEST_GEMM} each)"
+        )
+    return None
+
+
+def _shortcut_index(node: ir.Node, chosen: set[ir.Node]) -> int | None:
+    """Which input of an addition is the shortcut beside a convolution's branch, if it is a residual one."""
+    if node.op_type != "Add" or len(node.inputs) != 2 or not _feeds_a_layer(node, chosen):
+        return None
+    if any(value is None or is_constant(value) or not is_float(value) for value in node.inputs):
+        return None
+    branches = [
+        index for index, value in enumerate(node.inputs) if value is not None and _is_branch(value, chosen)
+    ]
+    if not branches:
+        return None
+    if len(branches) == 1:
+        return 1 - branches[0]
+    return min(branches, key=lambda index: (_products(node.inputs[index]), -index))
+
+
+def _is_branch(value: ir.Value, chosen: set[ir.Node]) -> bool:
+    """Whether the value comes straight from a quantized convolution that nothing else reads."""
+    producer = value.producer()
+    return producer in chosen and producer.op_type == "Conv" and len(value.uses()) == 1
+
+
+def _products(value: ir.Value | None) -> int:
+    """Products per output of the convolution behind the value: the projection is the smaller one."""
+    producer = value.producer() if value is not None else None
+    weight = producer.inputs[1] if producer is not None else None
+    return math.prod(sizes_of(weight)[1:]) if weight is not None else 0
+
+
+def _feeds_a_layer(node: ir.Node, chosen: set[ir.Node]) -> bool:
+    return any(usage.node in chosen for usage in fused_output(node).uses())
+
+
+def _ties(graph: ir.Graph, quantized: set[str]) -> tuple[tuple[str, ...], ...]:
+    """One scale for a concatenation or a moved tensor and its sources, where both sides have pairs."""
+    ties = Ties()
+    for node in graph:
+        output = name_of(node.outputs[0])
+        if output in quantized:
+            sources = [name_of(value) for value in data_inputs(node)]
+            ties.join([output, *(name for name in sources if name in quantized)])
+    return ties.groups()

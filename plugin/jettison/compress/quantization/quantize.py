@@ -1,0 +1,98 @@
+"""The passes `{quantize: full}` and `{quantize: dynamic}`."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Literal
+
+import onnx_ir as ir
+from pydantic import BaseModel, ConfigDict, Field
+
+from jettison.compress.passes import PassResult, Refusal, Workpiece
+from jettison.compress.quantization.dynamic import dynamic_layers, quantize_dynamically
+from jettison.compress.quantization.layers import find_layers
+from jettison.compress.quantization.placement import Dialect, Placement
+from jettison.compress.quantization.placement_cpu import place_for_cpu
+from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
+from jettison.compress.quantization.ranges import RangeMethod
+from jettison.compress.quantization.static import RangeChoice, quantize_static
+from jettison.core.samples import Samples
+
+_PLACES = {"cpu": place_for_cpu, "tensorrt": place_for_tensorrt}
+_HALF = "Quantize the float32 original; cast to float16 afterwards, or use {quantize: float16} alone"
+
+
+def place(graph: ir.Graph, dialect: Dialect, keep_in_float: frozenset[str] = frozenset()) -> Placement:
+    """Where pairs stand in this graph for that dialect."""
+    return _PLACES[dialect](graph, keep_in_float)
+
+
+class QuantizeFull(BaseModel):
+    """Static INT8 for every layer that can take it: weights per channel, activations per tensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantize: Literal["full"] = "full"
+    ranges: RangeMethod = "max"
+    percentile: float = Field(default=99.99, gt=50.0, le=100.0)
+    keep_float: tuple[str, ...] = ()
+
+    def check(self, piece: Workpiece) -> Refusal | None:
+        """Refuses a model without a layer that integers can carry, and names that match none."""
+        layers = list(find_layers(piece.model.graph))
+        names = [layer.name for layer in layers]
+        for pattern in self.keep_float:
+            if not fnmatch.filter(names, pattern):
+                return Refusal(
+                    reasons=(f"keep_float: {pattern!r} matches no weighted layer",),
+                    instead=f"Layers are {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}",
+                )
+        decisions = place(piece.model.graph, piece.target.dialect, self._kept(piece)).layers
+        if any(decision.quantized for decision in decisions):
+            return None
+        reasons = sorted({f"{decision.kind}: {decision.reason}" for decision in decisions})
+        half = any(layer.refusal and "FLOAT16" in layer.refusal for layer in layers)
+        return Refusal(
+            reasons=tuple(reasons) or ("the model has no layer with constant weights",),
+            instead=_HALF if half else "Serve it in float, or try {quantize: float16}",
+        )
+
+    def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
+        """The model with Q/DQ pairs and INT8 weights, in the target's dialect."""
+        placement = place(piece.model.graph, piece.target.dialect, self._kept(piece))
+        calibration = piece.calibration(samples)
+        choice = RangeChoice(self.ranges, self.percentile)
+        return PassResult(
+            quantize_static(piece.model, calibration, placement, choice=choice), layers=placement.layers
+        )
+
+    def _kept(self, piece: Workpiece) -> frozenset[str]:
+        names = [layer.name for layer in find_layers(piece.model.graph)]
+        return frozenset(name for pattern in self.keep_float for name in fnmatch.filter(names, pattern))
+
+
+class QuantizeDynamic(BaseModel):
+    """INT8 weights, activations quantized at run time by ONNX Runtime: needs no samples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantize: Literal["dynamic"] = "dynamic"
+
+    def check(self, piece: Workpiece) -> Refusal | None:
+        """Refuses TensorRT, which has no such operator, and models without a product to quantize."""
+        if piece.target.is_gpu:
+            return Refusal(
+                reasons=("TensorRT cannot run DynamicQuantizeLinear and MatMulInteger",),
+                instead="Use {quantize: full}, or target cpu and serve it with Triton's ONNX Runtime backend",
+            )
+        if not dynamic_layers(piece.model.graph):
+            return Refusal(
+                reasons=("ONNX Runtime quantizes MatMul, Gemm and LSTM dynamically, and the model has none",),
+                instead="Use {quantize: full}",
+            )
+        return None
+
+    def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
+        """The model as ONNX Runtime's dynamic quantizer writes it; the samples are not used."""
+        del samples
+        return quantize_dynamically(piece.model)

@@ -1,0 +1,1 @@
+"""TensorRT: its compiler as a witness, on machines that have no GPU."""

@@ -1,0 +1,87 @@
+"""What a preflight tells, as values: the outcome, the refused nodes, the layers and their precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from jettison.engines.tensorrt.shapes import ShapeRange
+
+Outcome = Literal["compiles", "refused", "crashed", "unavailable", "timeout"]
+
+
+class RefusedNode(BaseModel):
+    """One reason of a refusal, with the ONNX node where the compiler names one.
+
+    `code` is the parser's (`INVALID_NODE`), `BUILDER` for what only the build found, or `TARGET` where
+    the compiler cannot compile for that GPU at all. A node without a name is given as `node 3`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    description: str
+    node: str | None = None
+    operator: str | None = None
+
+
+class LayerPrecision(BaseModel):
+    """One layer of the compiled engine with the element types of its tensors.
+
+    Types are names of `core.dtypes` where that table knows them. `constants` are weights and other
+    constants that are no scalars. `onnx_nodes` are the ONNX nodes that were fused into the layer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    onnx_nodes: tuple[str, ...] = ()
+
+
+class MemoryEstimate(BaseModel):
+    """The compiler's own estimate of GPU memory at the largest shapes: for planning, not measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+    activation_bytes: int | None = None
+    weights_bytes: int | None = None
+
+
+class PreflightReport(BaseModel):
+    """What TensorRT's compiler said about one model and one target.
+
+    `compiled_for` is the GPU that was really compiled for; `nearest` says that it only stands in for the
+    target. Shares are of the multiply-accumulates (MACs) of Conv, Gemm and MatMul, from 0 to 1: None
+    where no MACs were given or no layer could be matched. `mac_shares` is by element type of the
+    arithmetic, and `unknown` for nodes that the layer list does not name.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    target: str
+    compiled_for: str
+    nearest: bool
+    module: str | None
+    version: str | None
+    outcome: Outcome
+    refusals: tuple[RefusedNode, ...] = ()
+    warnings: tuple[str, ...] = ()
+    shapes: tuple[ShapeRange, ...] = ()
+    layers: tuple[LayerPrecision, ...] = ()
+    int8_mac_share: float | None = None
+    low_precision_mac_share: float | None = None
+    mac_shares: dict[str, float] = {}
+    memory: MemoryEstimate | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy issue 14461
+    @property
+    def compiles(self) -> bool | None:
+        """Whether it compiles; None where there is no answer, as after a crash or a timeout."""
+        return {"compiles": True, "refused": False}.get(self.outcome)

@@ -1,0 +1,1 @@
+"""ONNX graphs over onnx-ir: open, clean, edit and save. The only floor that edits graphs."""

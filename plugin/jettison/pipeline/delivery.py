@@ -1,0 +1,167 @@
+"""From a model file or a finished run into a Triton model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from jettison.core.artifacts import LINEAGE_FILE, Lineage
+from jettison.core.errors import RecipeError, RepositoryError
+from jettison.engines.onnxruntime import OnnxRuntimeRunner
+from jettison.graph.model import input_specs, model_files, open_model, output_specs
+from jettison.graph.shapes import example_inputs
+from jettison.pipeline.results import RunResult, TargetResult, VariantResult
+from jettison.recipe import BASELINE, Recipe
+from jettison.triton.manifest import Evidence, Golden, golden_of, read_manifest, record_of
+from jettison.triton.publish import Published, Release, publish
+from jettison.triton.repository import ModelFolder, model_folder
+from jettison.triton.serving import MODEL_FILENAME, config_of
+
+GOLDEN_SEED = 20
+FLOAT_SUFFIX = "fp32"
+REPORT_FILE = "report.json"
+
+
+def publish_file(
+    path: Path,
+    repository: Path,
+    name: str,
+    *,
+    created: str,
+    keep_versions: int = 2,
+    evidence: Evidence | None = None,
+) -> Published:
+    """Publish an ONNX file as the next version of that model.
+
+    Raises:
+        ModelError: The file cannot be read, or ONNX Runtime cannot run it.
+        RepositoryError: The repository refuses it; what was served before still is.
+    """
+    release = _release(path, name, created=created, evidence=evidence)
+    return publish(release, repository, keep_versions=keep_versions)
+
+
+def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunResult:
+    """Publish baseline and chosen variant of the `cpu` target, one model each; equal files are not repeated.
+
+    Results for GPU targets need an engine first, which only the GPU or its Triton image can build.
+
+    Raises:
+        RepositoryError: The repository refuses them.
+    """
+    if recipe.publish is None:
+        raise RecipeError(
+            "publish", detail="the recipe does not say where", fix="Add publish: {repository: ...}"
+        )
+    target = next((found for found in result.targets if found.target == "cpu"), None)
+    if target is None:
+        note = "nothing published: results for GPUs need an engine, built on the GPU or in its Triton image"
+        return result.model_copy(update={"notes": (*result.notes, note)})
+    root, keep = recipe.publish.repository, recipe.publish.keep_versions
+    wanted = {f"{target.model}-{FLOAT_SUFFIX}": (target.baseline.path, _baseline_evidence(target))}
+    chosen = target.chosen_variant
+    if chosen is not None and chosen.path is not None:
+        wanted[f"{target.model}-{chosen.name}"] = (chosen.path, _variant_evidence(chosen, target))
+    published = tuple(
+        _standing(path, root, name)
+        or publish_file(path, root, name, created=created, keep_versions=keep, evidence=evidence)
+        for name, (path, evidence) in wanted.items()
+    )
+    return result.model_copy(update={"published": published})
+
+
+def chosen_model(run_folder: Path) -> tuple[Path, Evidence]:
+    """The model that a finished run chose, and why.
+
+    Raises:
+        RecipeError: The folder holds no report, or its model is gone.
+    """
+    report = run_folder / REPORT_FILE
+    try:
+        result = RunResult.model_validate_json(report.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RecipeError(
+            f"run {run_folder}",
+            detail=f"expected a finished run with {REPORT_FILE}",
+            fix="Give an ONNX file, or run again",
+        ) from error
+    variant = result.chosen_variant
+    if variant is None or variant.path is None:
+        return result.baseline.path, _baseline_evidence(result)
+    return variant.path, _variant_evidence(variant, result)
+
+
+def _release(path: Path, name: str, *, created: str, evidence: Evidence | None) -> Release:
+    model = open_model(path)
+    files = model_files(path)
+    named = {file.name: file for file in files[1:]}
+    return Release(
+        config=config_of(name, input_specs(model), output_specs(model)),
+        files={MODEL_FILENAME: files[0], **named},
+        created=created,
+        lineage=_lineage_beside(path),
+        golden=_golden(path),
+        evidence=evidence,
+    )
+
+
+def _golden(path: Path) -> Golden:
+    """The fingerprint of one inference on seeded inputs; a model that cannot run is found here."""
+    runner = OnnxRuntimeRunner(path)
+    return golden_of(runner.run(example_inputs(runner.inputs, seed=GOLDEN_SEED)), seed=GOLDEN_SEED, batch=1)
+
+
+def _lineage_beside(path: Path) -> Lineage | None:
+    record = path.parent / LINEAGE_FILE
+    try:
+        return Lineage.model_validate_json(record.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _standing(path: Path, root: Path, name: str) -> Published | None:
+    """The newest version of that name, if it already holds this very file."""
+    if not root.is_dir():
+        return None
+    folder: ModelFolder = model_folder(root, name)
+    versions = folder.versions()
+    if not versions:
+        return None
+    newest = folder.path / str(versions[-1])
+    manifest = read_manifest(newest)
+    wanted = record_of(path).sha256
+    if manifest is None or wanted not in {record.sha256 for record in manifest.files}:
+        return None
+    changed = manifest.changed_files(newest)
+    if changed:
+        raise RepositoryError(
+            f"model {name!r}",
+            detail=f"version {versions[-1]} differs from its manifest: {', '.join(changed)}",
+            fix="Someone changed it in place: remove that version folder and publish again",
+        )
+    return Published(model=name, version=versions[-1], path=newest)
+
+
+def _baseline_evidence(result: TargetResult) -> Evidence:
+    baseline = result.baseline
+    return Evidence(
+        target=result.target,
+        metric=result.metric,
+        score=baseline.score,
+        latency_ms=baseline.latency_ms,
+        reasons=(BASELINE,),
+    )
+
+
+def _variant_evidence(variant: VariantResult, result: TargetResult) -> Evidence:
+    return Evidence(
+        target=result.target,
+        metric=result.metric,
+        score=variant.score,
+        score_delta=variant.score_delta,
+        score_delta_low=variant.score_delta_low,
+        latency_ms=variant.latency_ms,
+        speedup=variant.speedup,
+        reasons=variant.reasons,
+    )

@@ -1,0 +1,86 @@
+"""What `run` and `compress` answer: the JSON contract. Fields are added, never renamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from jettison.compress.quantization.placement import LayerDecision
+from jettison.triton.publish import Published
+
+
+class BaselineResult(BaseModel):
+    """The float model. Latency is null where the target is not this machine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    size_bytes: int
+    score: float
+    latency_ms: float | None
+    latency_p99_ms: float | None = None
+
+
+class VariantResult(BaseModel):
+    """One variant: what it is, what was measured, and what the gate says of it.
+
+    `score_delta_low` is the lower bound of the paired confidence interval on (variant - baseline).
+    `compiles` is TensorRT's answer, null where it was not asked or is not installed. A variant that a
+    pass refused has no path, and its reasons say why.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    path: Path | None = None
+    size_bytes: int | None = None
+    score: float | None = None
+    score_delta: float | None = None
+    score_delta_low: float | None = None
+    sqnr_db: float | None = None
+    latency_ms: float | None = None
+    speedup: float | None = None
+    accepted: bool = False
+    reasons: tuple[str, ...] = ()
+    compiles: bool | None = None
+    layers_kept_in_float: tuple[str, ...] = ()
+    latency_p99_ms: float | None = None
+    speedup_low: float | None = None
+    simulation_sqnr_db: float | None = None
+    portable: bool | None = None
+    int8_mac_share: float | None = None
+    sha256: str | None = None
+    layers: tuple[LayerDecision, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class TargetResult(BaseModel):
+    """All variants of one model for one target, and which of them was chosen, with reasons."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    target: str
+    baseline: BaselineResult
+    variants: tuple[VariantResult, ...]
+    chosen: str
+    evaluations: int
+    seconds: float
+    peak_rss_bytes: int
+    reasons: tuple[str, ...] = ()
+    metric: str = ""
+    evaluation_samples: int = 0
+    notes: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
+
+    @property
+    def chosen_variant(self) -> VariantResult | None:
+        """The chosen variant, or None where the baseline was chosen."""
+        return next((variant for variant in self.variants if variant.name == self.chosen), None)
+
+
+class RunResult(TargetResult):
+    """The first target's result, with every target's beside it."""
+
+    targets: tuple[TargetResult, ...] = ()

@@ -1,0 +1,132 @@
+"""The order of the road: clean, calibrate, make variants, prove them, choose, for each target."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jettison.core.artifacts import Store
+from jettison.core.progress import Reporter
+from jettison.core.samples import Samples, open_samples, split
+from jettison.core.targets import Target
+from jettison.core.tensors import TensorSpec
+from jettison.evaluate.answers import fixed_batch_size
+from jettison.evaluate.gate import choose
+from jettison.evaluate.metrics import default_metric, resolve_metric
+from jettison.graph.model import input_specs, open_model, output_specs
+from jettison.pipeline.proof import Court, deliver, hear, variant_result
+from jettison.pipeline.results import RunResult, TargetResult, VariantResult
+from jettison.pipeline.steps import LazyReference, Steps
+from jettison.recipe import BASELINE, Recipe
+
+STEPS_FOLDER = "steps"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the command line knows and the steps must not look up: where to work, who listens, the time.
+
+    `clock` gives seconds. `machine` identifies the processor, whose latencies no other machine shares.
+    """
+
+    output: Path
+    reporter: Reporter
+    clock: Callable[[], float]
+    machine: str
+
+
+@dataclass(frozen=True)
+class _Road:
+    recipe: Recipe
+    court: Court
+    calibration: Samples
+    notes: tuple[str, ...]
+
+
+def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
+    """Walk the whole road for every target; what stands on disk from an earlier run is not done again.
+
+    Raises:
+        ModelError: The model cannot be read.
+        SamplesError: The samples do not fit the model.
+        RecipeError: The metric does not fit, or a setting is impossible.
+    """
+    started = surroundings.clock()
+    road = _prepare(recipe, surroundings)
+    results = [_run_target(road, target, surroundings) for target in recipe.targets]
+    head = dict(results[0])
+    head["seconds"] = round(surroundings.clock() - started, 3)
+    return RunResult(**head, targets=tuple(results))
+
+
+def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
+    model = open_model(recipe.model.path)
+    calibration, evaluation, notes = _samples(recipe, input_specs(model))
+    metric = (
+        resolve_metric(recipe.metric) if recipe.metric else default_metric(evaluation, output_specs(model))
+    )
+    metric.check(evaluation, has_baseline=True)
+    store = Store(surroundings.output / STEPS_FOLDER)
+    steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
+    source = steps.clean(recipe.model.path)
+    batch = next(evaluation.batches(fixed_batch_size(input_specs(model)) or 1))
+    court = Court(
+        steps=steps,
+        baseline=source,
+        samples=evaluation,
+        metric=metric,
+        gate=recipe.gate,
+        reference=LazyReference(source, evaluation, steps),
+        inputs=batch.inputs,
+        seed=recipe.seed,
+    )
+    return _Road(recipe, court, calibration, notes)
+
+
+def _samples(recipe: Recipe, specs: tuple[TensorSpec, ...]) -> tuple[Samples, Samples, tuple[str, ...]]:
+    calibration = open_samples(recipe.samples.calibration, specs)
+    if recipe.samples.evaluation is not None:
+        return calibration, open_samples(recipe.samples.evaluation, specs), ()
+    note = f"one sample set was given: halved by seed {recipe.seed} into calibration and evaluation"
+    return *split(calibration, 0.5, seed=recipe.seed), (note,)
+
+
+def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> TargetResult:
+    started = surroundings.clock()
+    court, folder = road.court, surroundings.output / target.name
+    made = {
+        variant.name: court.steps.variant(court.baseline, variant, target, road.calibration)
+        for variant in road.recipe.variants_for(target)
+    }
+    files = {name: deliver(found.file, folder / name) for name, found in made.items() if found.file}
+    hearing = hear(court, target, files)
+    choice = choose(hearing.candidates, baseline=BASELINE)
+    variants = tuple(
+        variant_result(name, hearing, found.record)
+        if name in files
+        else VariantResult(name=name, reasons=(f"refused: {found.record.refusal}",))
+        for name, found in made.items()
+    )
+    return TargetResult(
+        model=road.recipe.model.name,
+        target=target.name,
+        baseline=hearing.baseline.model_copy(
+            update={"path": deliver(court.baseline, folder / BASELINE).path.resolve()}
+        ),
+        variants=variants,
+        chosen=choice.name,
+        reasons=choice.reasons,
+        evaluations=len(files),
+        seconds=round(surroundings.clock() - started, 3),
+        peak_rss_bytes=peak_rss_bytes(),
+        metric=court.metric.name,
+        evaluation_samples=court.samples.count,
+        notes=road.notes,
+    )
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,217 @@
+"""Each step of the road, done once for equal inputs and settings, and read back from disk after that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from jettison.compress.passes import Workpiece
+from jettison.compress.quantization.calibrate import Calibration, calibrate
+from jettison.compress.quantization.histogram_file import load_calibration, save_calibration
+from jettison.core.artifacts import Lineage, Store, lineage_of
+from jettison.core.progress import Reporter
+from jettison.core.runner import Runner
+from jettison.core.samples import Samples
+from jettison.core.targets import Target
+from jettison.core.tensors import Arrays
+from jettison.engines.onnxruntime import OnnxRuntimeRunner, probe
+from jettison.engines.tensorrt.module import COMPILERS, find_module
+from jettison.engines.tensorrt.preflight import preflight
+from jettison.engines.tensorrt.report import PreflightReport
+from jettison.engines.tensorrt.shapes import ShapeRange
+from jettison.evaluate.latency import LatencyReport, compare_latency
+from jettison.evaluate.metrics import Metric
+from jettison.evaluate.reference import Reference, reference_of
+from jettison.evaluate.scoring import Scores, score, score_reference
+from jettison.graph.clean import clean
+from jettison.graph.macs import macs_by_node
+from jettison.graph.model import input_specs, model_digest, open_model
+from jettison.graph.save import save_model
+from jettison.graph.shapes import example_inputs, infer_shapes
+from jettison.pipeline.records import (
+    VariantRecord,
+    read_latency,
+    read_scores,
+    write_latency,
+    write_scores,
+)
+from jettison.recipe import Variant
+
+_GRAPH = ("onnx", "onnx-ir", "onnxscript")
+_NUMERIC = ("numpy", "onnxruntime")
+MODEL_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model on disk and its identity."""
+
+    path: Path
+    digest: str
+    lineage: Lineage
+
+
+@dataclass(frozen=True)
+class VariantFile:
+    """A variant on disk: the model, or only a record that says why there is none."""
+
+    record: VariantRecord
+    file: ModelFile | None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps, bound to a store and to the machine that measures.
+
+    `machine` identifies the processor and core count: latencies of another machine are not reused.
+    """
+
+    store: Store
+    reporter: Reporter
+    machine: str
+    threads: int = 0
+
+    def clean(self, path: Path) -> ModelFile:
+        """The clean float form of the user's model."""
+        lineage = lineage_of("clean", "", parents=(model_digest(path),), libraries=_GRAPH)
+        folder = self.store.once(
+            lineage, lambda stage: save_model(clean(open_model(path)), stage / MODEL_FILE)
+        )
+        return _model_file(folder, lineage)
+
+    def calibration(self, source: ModelFile, model: ir.Model, samples: Samples) -> Calibration:
+        """The histograms of a model's activations."""
+        parents = (source.digest, samples.sha256)
+        lineage = lineage_of("calibrate", "", parents=parents, libraries=_NUMERIC)
+        report = self.reporter("calibrating")
+
+        def build(stage: Path) -> None:
+            found = calibrate(model, samples, threads=self.threads, progress=report)
+            save_calibration(found, stage / "calibration.npz")
+
+        return load_calibration(self.store.once(lineage, build) / "calibration.npz")
+
+    def variant(self, source: ModelFile, variant: Variant, target: Target, samples: Samples) -> VariantFile:
+        """The model that the variant's passes make, for the target's dialect."""
+        settings = "; ".join(
+            [f"{target.dialect} {target.compute_capability}", *(p.model_dump_json() for p in variant.passes)]
+        )
+        lineage = lineage_of(
+            "variant", settings, parents=(source.digest, samples.sha256), libraries=_GRAPH + _NUMERIC
+        )
+        folder = self.store.once(lineage, lambda stage: self._apply(source, variant, target, samples, stage))
+        record = VariantRecord.model_validate_json((folder / "record.json").read_bytes())
+        return VariantFile(record, None if record.refusal else _model_file(folder, lineage))
+
+    def _apply(
+        self, source: ModelFile, variant: Variant, target: Target, samples: Samples, stage: Path
+    ) -> None:
+        model = open_model(source.path)
+        record = VariantRecord()
+        for index, step in enumerate(variant.passes):
+            shared = (lambda m, s: self.calibration(source, m, s)) if index == 0 else None
+            piece = Workpiece(model, target, self.threads, self.reporter(f"making {variant.name}"), shared)
+            refusal = step.check(piece)
+            if refusal is not None:
+                record = VariantRecord(refusal=refusal)
+                break
+            result = step(piece, samples)
+            model = result.model
+            record = VariantRecord(layers=result.layers or record.layers, notes=record.notes + result.notes)
+        if record.refusal is None:
+            save_model(model, stage / MODEL_FILE)
+        (stage / "record.json").write_text(record.model_dump_json())
+
+    def scores(
+        self, file: ModelFile, samples: Samples, metric: Metric, *, reference: LazyReference, optimize: bool
+    ) -> Scores:
+        """A variant's scores against the baseline, by the kernels or (unoptimized) in exact arithmetic."""
+        parents = (file.digest, reference.file.digest, samples.sha256)
+        settings = (
+            f"{metric.name} {'kernel' if optimize else 'simulation'} {self.machine if optimize else ''}"
+        )
+        lineage = lineage_of("score", settings, parents=parents, libraries=_NUMERIC)
+        report = self.reporter("evaluating")
+
+        def build(stage: Path) -> None:
+            runner = OnnxRuntimeRunner(file.path, threads=self.threads, optimize=optimize)
+            found = score(runner, samples, metric=metric, reference=reference.get(), progress=report)
+            write_scores(found, stage / "scores.npz")
+
+        return read_scores(self.store.once(lineage, build) / "scores.npz")
+
+    def baseline_scores(self, samples: Samples, metric: Metric, *, reference: LazyReference) -> Scores:
+        """The baseline's own scores."""
+        parents = (reference.file.digest, samples.sha256)
+        lineage = lineage_of("score", f"{metric.name} baseline", parents=parents, libraries=_NUMERIC)
+
+        def build(stage: Path) -> None:
+            write_scores(score_reference(reference.get(), samples, metric=metric), stage / "scores.npz")
+
+        return read_scores(self.store.once(lineage, build) / "scores.npz")
+
+    def latency(self, files: Mapping[str, ModelFile], inputs: Arrays, *, baseline: str) -> LatencyReport:
+        """Latencies of all files in one run on this machine."""
+        names = sorted(files)
+        settings = f"{self.machine} threads={self.threads} {','.join(names)}"
+        parents = tuple(files[name].digest for name in names)
+        lineage = lineage_of("latency", settings, parents=parents, libraries=_NUMERIC)
+        report = self.reporter("measuring latency")
+
+        def build(stage: Path) -> None:
+            runners: dict[str, Runner] = {
+                name: OnnxRuntimeRunner(file.path, threads=self.threads) for name, file in files.items()
+            }
+            write_latency(
+                compare_latency(runners, inputs, baseline=baseline, progress=report), stage / "latency.json"
+            )
+
+        return read_latency(self.store.once(lineage, build) / "latency.json")
+
+    def preflight(
+        self, file: ModelFile, target: Target, shapes: tuple[ShapeRange, ...] = ()
+    ) -> PreflightReport:
+        """TensorRT's answer; asked again where the compiler was not installed before."""
+        module = find_module()
+        settings = f"{target.name} {module} {[shape.model_dump_json() for shape in shapes]}"
+        libraries = tuple(COMPILERS[:1]) if module else ()
+        lineage = lineage_of("preflight", settings, parents=(file.digest,), libraries=libraries)
+
+        def build(stage: Path) -> None:
+            report = preflight(file.path, target, shapes=shapes, macs=macs_of(file.path))
+            (stage / "report.json").write_text(report.model_dump_json())
+
+        folder = self.store.once(lineage, build)
+        return PreflightReport.model_validate_json((folder / "report.json").read_bytes())
+
+
+class LazyReference:
+    """The baseline's answers, computed only where some score is not on disk yet."""
+
+    def __init__(self, file: ModelFile, samples: Samples, steps: Steps) -> None:
+        self.file = file
+        self._samples, self._steps = samples, steps
+        self._found: Reference | None = None
+
+    def get(self) -> Reference:
+        """The answers, once computed."""
+        if self._found is None:
+            runner = OnnxRuntimeRunner(self.file.path, threads=self._steps.threads)
+            progress = self._steps.reporter("running the baseline")
+            self._found = reference_of(runner, self._samples, progress=progress)
+        return self._found
+
+
+def macs_of(path: Path) -> dict[str, int]:
+    """Multiply-accumulates by node at example shapes, where inference needs it by one real run."""
+    model = open_model(path)
+    arrays = example_inputs(input_specs(model))
+    return macs_by_node(model, infer_shapes(model, probe=lambda source, names: probe(source, arrays, names)))
+
+
+def _model_file(folder: Path, lineage: Lineage) -> ModelFile:
+    path = folder / MODEL_FILE
+    return ModelFile(path, model_digest(path), lineage)

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from jettison.compress.passes import Pass
-from jettison.compress.quantization.cast import CastFloat
+from jettison.compress.quantization.cast import CastBfloat16, CastFloat16
 from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
 from jettison.core.errors import RecipeError, TargetError
 from jettison.core.targets import Target, parse_target
@@ -22,8 +22,8 @@ from jettison.evaluate.gate import Gate
 PASSES: dict[tuple[str, str], type[BaseModel]] = {
     ("quantize", "full"): QuantizeFull,
     ("quantize", "dynamic"): QuantizeDynamic,
-    ("quantize", "float16"): CastFloat,
-    ("quantize", "bfloat16"): CastFloat,
+    ("quantize", "float16"): CastFloat16,
+    ("quantize", "bfloat16"): CastBfloat16,
 }
 """Each pass by its verb and kind, as in `{quantize: full}`."""
 
@@ -135,7 +135,7 @@ def default_variants(target: Target) -> tuple[Variant, ...]:
     """What is worth trying on a target: static INT8 by two range methods, and the cheap forms beside it."""
     full, mse = QuantizeFull(), QuantizeFull(ranges="mse")
     if target.is_gpu:
-        half = CastFloat(quantize="float16")
+        half = CastFloat16()
         return (
             Variant(name="float16", passes=(half,)),
             Variant(name="int8", passes=(full, half)),

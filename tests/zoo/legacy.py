@@ -28,6 +28,7 @@ def opset_11():
     left, right = net.op("Split", x, axis=1, split=[16, 16], outputs=2)
     x = net.op("ReduceSum", net.op("Mul", left, right), axes=[2, 3], keepdims=0)
     x = net.op("Squeeze", net.op("Unsqueeze", x, axes=[2]), axes=[2])
+    x = net.op("Mul", x, net.const(np.float32(1e-3)))
     net.named("Softmax", net.gemm(x, (16, 16)), to="logits", axis=1)
     net.output("logits", ["batch", 16])
     return net.model()

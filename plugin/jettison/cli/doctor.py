@@ -120,7 +120,7 @@ def _server() -> Ability:
             name="serve with tritonserver", able="yes", detail=f"runtime environment {runtimes[-1]}"
         )
     return Ability(
-        name="serve with tritonserver", able="no", detail="no tritonserver on PATH, no runtime environment yet",
+        name="serve with tritonserver", able="no", detail="no tritonserver, no runtime environment yet",
         fix="jettison serve makes one once (about 300 MB)",
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ program failed.
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -19,7 +20,7 @@ from jettison.cli.preflight import preflight
 from jettison.cli.publish import publish
 from jettison.cli.run import run
 from jettison.cli.serve import serve
-from jettison.core.errors import JettisonError
+from jettison.core.errors import InputError, JettisonError
 
 INTERRUPTED = 130
 
@@ -58,8 +59,25 @@ def main() -> None:
     except JettisonError as error:
         print_error(error, as_json="--json" in sys.argv)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        refused = file_error(error)
+        print_error(refused, as_json="--json" in sys.argv)
+        sys.exit(refused.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def file_error(error: OSError) -> InputError:
+    """What the file system refused, in words: a full disk, a read-only folder, a file in the way."""
+    place = error.filename or "a file"
+    fixes = {
+        errno.ENOSPC: "Free some space, or write elsewhere with -o",
+        errno.EROFS: "Write elsewhere with -o",
+    }
+    fix = fixes.get(error.errno or 0, "Check the path and its permissions")
+    return InputError(str(place), detail=error.strerror or str(error), fix=fix)
 
 
 if __name__ == "__main__":

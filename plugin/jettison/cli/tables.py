@@ -34,8 +34,7 @@ def print_result(result: TargetResult) -> None:
             console.print(f"{variant.name}: {'; '.join(variant.reasons)}", highlight=False, markup=False)
     for note in result.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(Text(f"chosen: {result.chosen}", style="bold"), end="")
-    console.print(f" ({'; '.join(result.reasons)})", highlight=False, markup=False)
+    console.print(Text.assemble((f"chosen: {result.chosen}", "bold"), f" ({'; '.join(result.reasons)})"))
 
 
 def _row(variant: VariantResult, *, on_gpu: bool) -> list[str | Text]:

@@ -59,13 +59,18 @@ class Store:
     def once(self, lineage: Lineage, build: Callable[[Path], None]) -> Path:
         """The folder that `build` fills, from disk where the same lineage was built before.
 
-        `build` gets a stage folder, which is renamed into place only if it returns.
+        `build` gets a stage folder, which is renamed into place only if it returns. Where another process
+        was faster, its result stands: equal lineages make equal results.
         """
         folder = self.folder_of(lineage)
         if not folder.is_dir():
-            with staged_folder(folder) as stage:
-                build(stage)
-                (stage / LINEAGE_FILE).write_text(lineage.model_dump_json(indent=1))
+            try:
+                with staged_folder(folder) as stage:
+                    build(stage)
+                    (stage / LINEAGE_FILE).write_text(lineage.model_dump_json(indent=1))
+            except OSError:
+                if not folder.is_dir():
+                    raise
         return folder
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jettison.core import shards
+from jettison.core import dtypes, shards
 from jettison.core.errors import SamplesError
 from jettison.core.tensors import Arrays, TensorSpec
 
@@ -48,7 +48,10 @@ class Samples:
     read: Callable[[], Iterator[Batch]]
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Batches of `size` samples, the last one shorter, whatever the source's own split."""
+        """Batches of `size` samples, whatever the source's own split.
+
+        Shorter at the end, and where rows of another shape follow: an open dimension may differ.
+        """
         return _rebatch(self.read(), size)
 
 
@@ -113,14 +116,12 @@ def checked(read: Callable[[], Iterator[Batch]], *, source: str, specs: Sequence
     """Samples whose every batch was read and checked once."""
     digests = {name: hashlib.sha256() for name in [*(spec.name for spec in specs), LABELS]}
     count, labelled = 0, 0
-    for batch in _rebatch(read(), _CHECK_ROWS):
+    for batch in read():
         _check_batch(batch, source, specs)
-        for name, array in batch.inputs.items():
-            digests[name].update(np.ascontiguousarray(array).data)
-        if batch.labels is not None:
-            labelled += len(batch)
-            digests[LABELS].update(np.ascontiguousarray(batch.labels).data)
+        for start in range(0, len(batch), _CHECK_ROWS):
+            _check_values(_slice(batch, start, start + _CHECK_ROWS), source, digests)
         count += len(batch)
+        labelled += 0 if batch.labels is None else len(batch)
     if count == 0:
         raise _bad(source, "it holds no sample", "Give at least one sample")
     if labelled not in (0, count):
@@ -145,6 +146,8 @@ def _check_batch(batch: Batch, source: str, specs: Sequence[TensorSpec]) -> None
             f"expected arrays {sorted(expected)}, found {sorted(batch.inputs)}",
             "Name the arrays after the model's inputs (and `labels`)",
         )
+    for spec in specs:
+        _check_array(batch.inputs[spec.name], source, spec)
     counts = {name: len(array) for name, array in batch.inputs.items()}
     if batch.labels is not None:
         counts[LABELS] = len(batch.labels)
@@ -152,8 +155,6 @@ def _check_batch(batch: Batch, source: str, specs: Sequence[TensorSpec]) -> None
         raise _bad(
             source, f"the arrays differ in their number of samples: {counts}", "Give one row per sample"
         )
-    for spec in specs:
-        _check_array(batch.inputs[spec.name], source, spec)
 
 
 def _check_array(array: np.ndarray[Any, Any], source: str, spec: TensorSpec) -> None:
@@ -170,8 +171,17 @@ def _check_array(array: np.ndarray[Any, Any], source: str, spec: TensorSpec) -> 
             f"{spec.name!r}: {problem}",
             "Give samples in the model's shape, samples on the first axis",
         )
-    if spec.dtype.is_float and not np.isfinite(array).all():
-        raise _bad(source, f"{spec.name!r} holds NaN or infinity", "Remove or repair those samples")
+
+
+def _check_values(batch: Batch, source: str, digests: dict[str, Any]) -> None:
+    """Refuse what is not finite, and take the rest into the digests."""
+    for name, array in batch.inputs.items():
+        row = dtypes.of_numpy(array.dtype)
+        if row is not None and row.is_float and not np.isfinite(array).all():
+            raise _bad(source, f"{name!r} holds NaN or infinity", "Remove or repair those samples")
+        digests[name].update(np.ascontiguousarray(array).data)
+    if batch.labels is not None:
+        digests[LABELS].update(np.ascontiguousarray(batch.labels).data)
 
 
 def _reader(source: str | Path) -> Callable[[], Iterator[Batch]]:
@@ -197,7 +207,7 @@ def batch_of(arrays: Arrays) -> Batch:
         raise SamplesError(
             "samples", detail=f"found only {sorted(arrays)}", fix="Add the model's inputs by name"
         )
-    return Batch(inputs, arrays.get(LABELS))
+    return Batch(inputs, np.asarray(arrays[LABELS]) if LABELS in arrays else None)
 
 
 def load_function(text: str) -> Callable[..., Any]:
@@ -207,14 +217,14 @@ def load_function(text: str) -> Callable[..., Any]:
         SamplesError: No such module or function.
     """
     module, _, name = text.partition(":")
+    what, fix = f"function {text!r}", "Install its package, or correct package.module:function"
     try:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as error:
-        raise SamplesError(
-            f"function {text!r}",
-            detail=str(error),
-            fix="Install its package, or correct package.module:function",
-        ) from error
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SamplesError(what, detail=str(error), fix=fix) from error
+    if not callable(function):
+        raise SamplesError(what, detail=f"{name!r} is no function", fix=fix)
+    return function  # type: ignore[no-any-return]
 
 
 def _rebatch(source: Iterator[Batch], size: int) -> Iterator[Batch]:
@@ -223,6 +233,9 @@ def _rebatch(source: Iterator[Batch], size: int) -> Iterator[Batch]:
     for batch in source:
         for start in range(0, len(batch), size):
             piece = _slice(batch, start, start + size)
+            if held and _row_shapes(held[-1]) != _row_shapes(piece):
+                yield _join(held)
+                held, count = [], 0
             held.append(piece)
             count += len(piece)
             while count >= size:
@@ -232,6 +245,10 @@ def _rebatch(source: Iterator[Batch], size: int) -> Iterator[Batch]:
                 held, count = ([rest], len(rest)) if count > size else ([], 0)
     if held:
         yield _join(held)
+
+
+def _row_shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape[1:] for name, array in batch.inputs.items()}
 
 
 def _slice(batch: Batch, start: int, stop: int) -> Batch:

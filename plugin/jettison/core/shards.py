@@ -7,7 +7,10 @@ Source: numpy.lib.format, "A simple format for saving numpy arrays to disk".
 
 from __future__ import annotations
 
+import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +23,10 @@ from jettison.core.tensors import Arrays
 
 ROWS_AT_ONCE = 64
 _BYTES_AT_ONCE = 64 << 20
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, ValueError, EOFError, RuntimeError,
+)  # fmt: skip
+"""What reading a damaged archive or header, or an archive that is locked or packed unusually, can raise."""
 
 
 def shard_paths(path: Path) -> tuple[Path, ...]:
@@ -54,7 +61,7 @@ def read_shard(path: Path) -> Iterator[Arrays]:
         with zipfile.ZipFile(path) as archive, ExitStack() as stack:
             members = [_Member(stack.enter_context(archive.open(info)), info) for info in archive.infolist()]
             yield from _pieces(path, members)
-    except (zipfile.BadZipFile, ValueError, EOFError, zipfile.LargeZipFile) as error:
+    except _UNREADABLE as error:
         raise SamplesError(
             f"samples {path}", detail=f"not a readable .npz file ({error})", fix="Write it with numpy.savez"
         ) from error
@@ -80,7 +87,7 @@ class _Member:
         if not shape:
             raise ValueError(f"{self.name!r} is a single number, not one row a sample")
         self.rows, self.row_shape = shape[0], shape[1:]
-        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+        self.row_bytes = math.prod(self.row_shape) * self.dtype.itemsize
         if self.rows * self.row_bytes > info.file_size:
             raise ValueError(f"{self.name!r} is shorter than its header says")
 

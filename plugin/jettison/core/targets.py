@@ -52,7 +52,7 @@ def parse_target(text: str) -> Target:
     """
     if text in ("cpu", "tensorrt"):
         return Target(name=text, dialect="cpu" if text == "cpu" else "tensorrt")
-    match = re.fullmatch(r"sm_?(\d{2,3})", text)
+    match = re.fullmatch(r"sm_?([1-9]\d{1,2})", text)
     if match and int(match.group(1)) in CAPABILITIES:
         return Target(name=f"sm{match.group(1)}", dialect="tensorrt", compute_capability=int(match.group(1)))
     raise TargetError(f"target {text!r}", detail="there is no such target", fix=_suggestion(text))
@@ -60,6 +60,6 @@ def parse_target(text: str) -> Target:
 
 def _suggestion(text: str) -> str:
     names = ["cpu", "tensorrt", *(f"sm{capability}" for capability in CAPABILITIES)]
-    near = difflib.get_close_matches(text, names, n=1)
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]}? " if near else ""
     return f"{hint}Targets are {', '.join(names)}"

@@ -97,6 +97,7 @@ class OnnxRuntimeRunner:
         self.inputs = tuple(_spec(argument) for argument in self.session.get_inputs())
         self.outputs = tuple(_spec(argument) for argument in self.session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
+        self._scalars = [spec.name for spec in self.inputs if not spec.shape]
 
     def run(self, arrays: Arrays) -> Arrays:
         """All outputs for these inputs, by name.
@@ -107,9 +108,10 @@ class OnnxRuntimeRunner:
         return self.fetch(self._names, arrays)
 
     def fetch(self, names: Sequence[str], arrays: Arrays) -> Arrays:
-        """Only the named outputs."""
+        """Only the named outputs; an input without dimensions takes the only row of its array."""
+        scalars = {name: arrays[name].reshape(()) for name in self._scalars if name in arrays}
         try:
-            values = self.session.run(list(names), arrays)
+            values = self.session.run(list(names), {**arrays, **scalars})
         except failures() as error:
             raise ModelError(
                 "running the model",

@@ -13,6 +13,7 @@ from jettison.graph.batchnorm import fold_batchnorm
 from jettison.graph.dimensions import name_dimensions
 from jettison.graph.edit import add_initializer, free_name, int_attribute, is_constant, names_in
 from jettison.graph.inference import infer_symbolic, is_unnamed
+from jettison.graph.linear import merge_bias
 from jettison.graph.opset import raise_opset
 from jettison.graph.save import IR_VERSION
 
@@ -29,8 +30,8 @@ def clean(model: ir.Model, *, opset: int = MIN_CLEAN_OPSET) -> ir.Model:
     """A cleaned copy that computes the same; the model given stays as it is, weights are shared.
 
     Functions inlined; initializers no longer inputs; opset raised; constants, constant `If`, Identity,
-    Dropout and BatchNormalization folded; unused nodes, outputs of nodes and initializers removed;
-    dimensions and nodes named; shapes inferred.
+    Dropout, BatchNormalization and the bias of a MatMul folded; unused nodes, outputs of nodes and
+    initializers removed; dimensions and nodes named; shapes inferred.
 
     Raises:
         ModelError: An operator cannot be converted to the opset, or a constant cannot be computed.
@@ -43,6 +44,7 @@ def clean(model: ir.Model, *, opset: int = MIN_CLEAN_OPSET) -> ir.Model:
     infer_symbolic(copy)
     fold_constants(copy)
     _settle_reshapes(copy)
+    merge_bias(copy)
     fold_batchnorm(copy)
     remove_unused(copy)
     name_everything(copy)

@@ -13,17 +13,27 @@ import onnx_ir as ir
 
 from jettison.graph.qdq import Editor
 
+_STRIDES = ((4096, 11), (4096 * 11, 31))
+"""Elements from which on only every 11th or 31st is reported: primes that divide no usual extent, so that
+the part is never one column of an image or every third channel."""
+
+
+def stride_of(elements: int) -> int:
+    """Of which stride a value of so many elements is reported: 1 for all of them."""
+    return max((stride for least, stride in _STRIDES if elements >= least), default=1)
+
 
 @dataclass(frozen=True)
 class Observation:
     """What to report about one value.
 
-    `stride`: every stride-th element of the flattened value is reported. `low`: the lowest value where
-    the graph makes it certain (0 behind a Relu), which then is not searched for.
+    `stride`: every stride-th element of the flattened value is reported; None where its size is open, and
+    the stride follows from the size of each run. `low`: the lowest value where the graph makes it certain
+    (0 behind a Relu), which then is not searched for.
     """
 
     value: str
-    stride: int
+    stride: int | None
     low: float | None = None
 
     @property
@@ -41,6 +51,11 @@ class Observation:
         """The output that holds the smallest element; there is none where `low` is known."""
         return f"{self.value}:min"
 
+    @property
+    def total(self) -> str:
+        """The output that holds the sum, which is NaN where any element is: extremes pass over NaN."""
+        return f"{self.value}:sum"
+
 
 def observed(model: ir.Model, observations: Sequence[Observation]) -> ir.Model:
     """A copy whose outputs are the observations only; the weights are shared, not copied."""
@@ -50,26 +65,61 @@ def observed(model: ir.Model, observations: Sequence[Observation]) -> ir.Model:
     flat = editor.constant("observe:flat", np.array([-1], np.int64))
     start = editor.constant("observe:start", np.array([0], np.int64))
     end = editor.constant("observe:end", np.array([np.iinfo(np.int64).max], np.int64))
-    steps: dict[int, ir.Value] = {}
+    strides = _Strides(editor)
     for observation in observations:
-        source = editor.values[observation.value]
-        stride = observation.stride
-        if stride not in steps:
-            steps[stride] = editor.constant(f"observe:step{stride}", np.array([stride], np.int64))
-        row = _append(copy.graph, "Reshape", [source, flat], f"{observation.value}:flat")
-        outputs = [_append(copy.graph, "Slice", [row, start, end, start, steps[stride]], observation.sample)]
-        outputs.append(_append(copy.graph, "ReduceMax", [row], observation.highest, keepdims=0))
+        source, name = editor.values[observation.value], observation.value
+        row = _append(copy.graph, "Reshape", [source, flat], f"{name}:flat")
+        step = strides.of(row, name) if observation.stride is None else strides.known(observation.stride)
+        outputs = [
+            _append(copy.graph, "Slice", [row, start, end, start, step], observation.sample),
+            _append(copy.graph, "ReduceMax", [row], observation.highest, keepdims=0),
+            _append(copy.graph, "ReduceSum", [row], observation.total, keepdims=0),
+        ]
         if observation.low is None:
             outputs.append(_append(copy.graph, "ReduceMin", [row], observation.lowest, keepdims=0))
         copy.graph.outputs.extend(outputs)
     return copy
 
 
+class _Strides:
+    """Strides as values of the graph: constants, each once, or found from a row's size when it runs."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._constants: dict[int, ir.Value] = {}
+
+    def known(self, number: int) -> ir.Value:
+        """The constant of that number."""
+        if number not in self._constants:
+            array = np.array([number], np.int64)
+            self._constants[number] = self._editor.constant(f"observe:number{number}", array)
+        return self._constants[number]
+
+    def of(self, row: ir.Value, name: str) -> ir.Value:
+        """The stride for a row whose size shows at run time, by the rule of `stride_of`."""
+        graph = self._editor.graph
+        size = _append(graph, "Size", [row], f"{name}:size", dtype=ir.DataType.INT64)
+        stride = self.known(1)
+        for least, longer in _STRIDES:
+            stem = f"{name}:stride{longer}"
+            reached = [size, self.known(least)]
+            is_long = _append(graph, "GreaterOrEqual", reached, f"{stem}_reached", dtype=ir.DataType.BOOL)
+            chosen = [is_long, self.known(longer), stride]
+            stride = _append(graph, "Where", chosen, stem, dtype=ir.DataType.INT64)
+        return stride
+
+
 def _append(
-    graph: ir.Graph, operator: str, inputs: Sequence[ir.Value], name: str, **attributes: int
+    graph: ir.Graph,
+    operator: str,
+    inputs: Sequence[ir.Value],
+    name: str,
+    *,
+    dtype: ir.DataType = ir.DataType.FLOAT,
+    **attributes: int,
 ) -> ir.Value:
     node = ir.node(operator, inputs, attributes, name=name)
     output = node.outputs[0]
-    output.name, output.type = name, ir.TensorType(ir.DataType.FLOAT)
+    output.name, output.type = name, ir.TensorType(dtype)
     graph.append(node)
     return output

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from jettison.graph.edit import free_name, names_in
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -27,17 +29,21 @@ class Scale:
 
 
 class Editor:
-    """Inserts pairs into one model, which it changes in place."""
+    """Inserts pairs into one model, which it changes in place; a name that is taken gets a number."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
+        self._taken = names_in(model)
         self.values = {value.name: value for node in self.graph for value in node.outputs if value.name} | {
             value.name: value for value in self.graph.inputs if value.name
         }
-        self.nodes = {node.name: node for node in self.graph if node.name}
+        everywhere = ir.traversal.RecursiveGraphIterator(self.graph)
+        self.nodes = {node.name: node for node in everywhere if node.name}
+        self._taken_nodes = set(self.nodes)
 
     def constant(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
         """An initializer of that name."""
+        name = free_name(name, self._taken)
         tensor = ir.tensor(array, name=name)
         value = ir.Value(
             name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -53,9 +59,10 @@ class Editor:
     def quantize(self, name: str, parameters: tuple[ir.Value, ir.Value]) -> ir.Value:
         """The integers of that value, by a QuantizeLinear right behind whatever makes it."""
         source = self.values[name]
-        node = ir.node("QuantizeLinear", [source, *parameters], name=f"{name}_QuantizeLinear")
+        node_name = free_name(f"{name}_QuantizeLinear", self._taken_nodes)
+        node = ir.node("QuantizeLinear", [source, *parameters], name=node_name)
         output = node.outputs[0]
-        output.name, output.shape = f"{name}_quantized", source.shape
+        output.name, output.shape = free_name(f"{name}_quantized", self._taken), source.shape
         output.type = ir.TensorType(parameters[1].dtype or ir.DataType.INT8)
         self._place(node, source)
         return output
@@ -70,11 +77,10 @@ class Editor:
     ) -> ir.Value:
         """The float value behind integers, by a DequantizeLinear named after `stem`."""
         attributes = {} if axis is None else {"axis": axis}
-        node = ir.node(
-            "DequantizeLinear", [quantized, *parameters], attributes, name=f"{stem}_DequantizeLinear"
-        )
+        node_name = free_name(f"{stem}_DequantizeLinear", self._taken_nodes)
+        node = ir.node("DequantizeLinear", [quantized, *parameters], attributes, name=node_name)
         output = node.outputs[0]
-        output.name, output.shape = f"{stem}_dequantized", quantized.shape
+        output.name, output.shape = free_name(f"{stem}_dequantized", self._taken), quantized.shape
         output.type = ir.TensorType(ir.DataType.FLOAT)
         self._place(node, quantized)
         return output
@@ -93,7 +99,7 @@ class Editor:
         """Make `value` the graph's output of that name; what made it before gets another name."""
         before = self.values[name]
         index = list(self.graph.outputs).index(before)
-        before.name = f"{name}_float"
+        before.name = free_name(f"{name}_float", self._taken)
         value.name, value.shape, value.type = name, before.shape, before.type
         self.graph.outputs[index] = value
 

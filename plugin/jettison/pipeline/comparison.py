@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jettison.core.artifacts import Store, lineage_of
+from jettison.core.batching import fixed_batch_size
 from jettison.core.errors import ModelError
 from jettison.core.samples import open_samples
 from jettison.core.targets import Target
 from jettison.core.tensors import TensorSpec
-from jettison.evaluate.answers import fixed_batch_size
 from jettison.evaluate.gate import Gate, choose
 from jettison.evaluate.metrics import default_metric, resolve_metric
 from jettison.graph.model import input_specs, model_digest, open_model, output_specs

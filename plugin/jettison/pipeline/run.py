@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jettison.core.artifacts import Store
+from jettison.core.batching import fixed_batch_size
 from jettison.core.progress import Reporter
 from jettison.core.samples import Samples, open_samples, split
 from jettison.core.targets import Target
 from jettison.core.tensors import TensorSpec
-from jettison.evaluate.answers import fixed_batch_size
 from jettison.evaluate.gate import choose
 from jettison.evaluate.metrics import default_metric, resolve_metric
 from jettison.graph.model import input_specs, open_model, output_specs

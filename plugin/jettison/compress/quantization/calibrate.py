@@ -6,6 +6,7 @@ batch size), so that neither the order nor the split into batches can change a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,19 +19,16 @@ from jettison.compress.quantization.layers import PASSTHROUGH
 from jettison.compress.quantization.placement import Placement, name_of
 from jettison.compress.quantization.placement_cpu import place_for_cpu
 from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
+from jettison.core.batching import fixed_batch_size, padded
 from jettison.core.errors import SamplesError
 from jettison.core.progress import Progress
 from jettison.core.samples import Samples
-from jettison.core.tensors import Arrays, TensorSpec
+from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.graph.model import input_specs
-from jettison.graph.observe import Observation, observed
+from jettison.graph.observe import Observation, observed, stride_of
 from jettison.graph.save import model_bytes
 
-_WHOLE_BELOW = 4096
-"""Values with fewer elements a sample are counted whole, larger ones down to about as many."""
-_LONGEST_STRIDE = 31
-"""A prime that divides no usual extent, so that the part is not one column of an image."""
 _BUFFERED = 1 << 16
 """Elements of one value that are gathered before they are counted together."""
 
@@ -76,28 +74,12 @@ def calibrate(
     specs = input_specs(model)
     runner = OnnxRuntimeRunner(model_bytes(observed(model, observations)), threads=threads)
     counter = _Counter(observations)
-    batch = batch_of(specs)
+    batch = fixed_batch_size(specs) or 1
     for index, piece in enumerate(samples.batches(batch)):
         counter.add(runner.run(padded(piece.inputs, batch)))
         if progress is not None:
             progress(min((index + 1) * batch, samples.count), samples.count)
     return Calibration(counter.histograms(), sources, samples.count)
-
-
-def batch_of(specs: Sequence[TensorSpec]) -> int:
-    """The batch size that the inputs demand: their fixed first dimension, or 1 where it is open."""
-    fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
-    return max((size for size in fixed if isinstance(size, int)), default=1)
-
-
-def padded(arrays: Arrays, batch: int) -> Arrays:
-    """The arrays with their last row repeated until there are `batch` rows."""
-    return {
-        name: array
-        if len(array) >= batch
-        else np.concatenate([array, np.repeat(array[-1:], batch - len(array), 0)])
-        for name, array in arrays.items()
-    }
 
 
 def plan_observations(model: ir.Model) -> tuple[list[Observation], dict[str, str]]:
@@ -125,12 +107,10 @@ def _moved_from(value: ir.Value) -> str | None:
     return node.inputs[0].name
 
 
-def _stride(value: ir.Value) -> int:
-    sizes = [size if isinstance(size, int) else None for size in (value.shape or ir.Shape([None, None]))[1:]]
-    known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes):
-        return _LONGEST_STRIDE
-    return min(max(int(np.prod(known, dtype=np.int64)) // _WHOLE_BELOW, 1) | 1, _LONGEST_STRIDE)
+def _stride(value: ir.Value) -> int | None:
+    sizes = (value.shape or ir.Shape([None, None]))[1:]
+    known = [size for size in sizes if isinstance(size, int)]
+    return stride_of(math.prod(known)) if len(known) == len(sizes) else None
 
 
 def _known_low(value: ir.Value) -> float | None:
@@ -162,7 +142,7 @@ class _Counter:
             name, part = observation.value, outputs[observation.sample]
             high = float(outputs[observation.highest])
             low = float(outputs[observation.lowest]) if observation.low is None else observation.low
-            if not np.isfinite(low) or not np.isfinite(high):
+            if np.isnan(outputs[observation.total]) or not np.isfinite([low, high]).all():
                 raise SamplesError(
                     "calibration",
                     detail=f"value {name!r} became NaN or infinite",

@@ -19,15 +19,17 @@ OPERATORS = ("MatMul", "Gemm", "LSTM")
 
 
 def dynamic_layers(graph: ir.Graph) -> tuple[str, ...]:
-    """Names of the nodes that dynamic quantization reaches."""
+    """Names of the nodes that dynamic quantization reaches: those with constant float32 weights."""
     return tuple(
         node.name or ""
         for node in graph
-        if node.op_type in OPERATORS
-        and node.domain == ""
-        and len(node.inputs) > 1
-        and is_constant(node.inputs[1])
+        if node.op_type in OPERATORS and node.domain == "" and _has_float_weight(node)
     )
+
+
+def _has_float_weight(node: ir.Node) -> bool:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return weight is not None and is_constant(weight) and weight.dtype == ir.DataType.FLOAT
 
 
 def quantize_dynamically(model: ir.Model) -> PassResult:

@@ -20,9 +20,6 @@ PASSTHROUGH = frozenset(
 )  # fmt: skip
 """Operators whose output holds only values of their first input, so that one scale serves both."""
 
-CLAMPS = frozenset({"Relu", "Clip"})
-"""Activations that a quantized range contains: the integers of the layer before them already end there."""
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -151,15 +148,23 @@ def _refusal(layer: Layer) -> str | None:
 def fused_output(node: ir.Node) -> ir.Value:
     """The node's output, past a clamp (Relu, Clip) that is its only reader.
 
-    A clamp whose bounds are not constant is not passed.
+    A Clip is passed only where its bounds are constant and the lower one is 0: the zero point is then the
+    lowest integer. With another bound the rounded zero point moves the range's ends a little beyond, and
+    ONNX Runtime keeps the Clip, and with it the layer before it, in float.
     """
     output = node.outputs[0]
     readers = [usage.node for usage in output.uses()]
-    if len(readers) != 1 or output.is_graph_output():
+    if len(readers) != 1 or output.is_graph_output() or not is_clamp(readers[0]):
         return output
-    reader = readers[0]
-    if reader.op_type not in CLAMPS or not all(
-        is_constant(bound) for bound in reader.inputs[1:] if bound is not None
-    ):
-        return output
-    return reader.outputs[0]
+    return readers[0].outputs[0]
+
+
+def is_clamp(node: ir.Node) -> bool:
+    """Whether the node is a Relu, or a Clip between 0 and a constant."""
+    if node.op_type != "Clip":
+        return node.op_type == "Relu"
+    bounds = [bound for bound in node.inputs[1:] if bound is not None]
+    low = node.inputs[1] if len(node.inputs) > 1 else None
+    if low is None or not all(is_constant(bound) for bound in bounds):
+        return False
+    return low.const_value is not None and float(low.const_value.numpy()) == 0.0

@@ -8,6 +8,7 @@ Source: ONNX Runtime's QDQ transformer selectors; measured in benchmarks/compres
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -17,6 +18,7 @@ from jettison.compress.quantization.layers import (
     Layer,
     fused_output,
     is_constant,
+    sizes_of,
 )
 from jettison.compress.quantization.placement import (
     Placement,
@@ -46,28 +48,37 @@ def place_for_cpu(graph: ir.Graph, keep_in_float: frozenset[str]) -> Placement:
     plan = _Plan(integer, runs_on_integers, made)
     sites = [plan.site(value) for value in sorted(integer, key=name_of)]
     used = tuple(site for site in sites if site.readers or site.guarded or site.is_output)
-    return Placement("cpu", tuple(decisions), used, _ties(runs_on_integers - layers, integer))
+    return Placement("cpu", tuple(decisions), used, _ties(runs_on_integers, integer))
 
 
 def _rule(layer: Layer) -> str | None:
     if layer.kind == "ConvTranspose":
         return "ONNX Runtime's CPU provider has no integer kernel for transposed convolutions"
-    if (
-        layer.kind == "Gemm"
-        and layer.bias is not None
-        and layer.node.attributes.get_float("beta", 1.0) != 1.0
-    ):
-        return "its bias is scaled by beta, which integer kernels cannot do"
+    if layer.kind != "Gemm" or layer.bias is None:
+        return None
+    factors = [name for name in ("alpha", "beta") if layer.node.attributes.get_float(name, 1.0) != 1.0]
+    if factors:
+        return f"its {' and '.join(factors)} beside a bias are what integer kernels cannot do"
+    shape = sizes_of(layer.bias)
+    if shape and (shape[-1] not in (1, layer.channels) or any(size != 1 for size in shape[:-1])):
+        return "its bias differs from row to row"
     return None
 
 
 def _integer_values(graph: ir.Graph, chosen: list[Layer]) -> set[ir.Value]:
-    """Values that get a pair: inputs of quantized layers, back through moves, and what convolutions make."""
+    """Values that get a pair: inputs of quantized layers, back through moves, and what convolutions make.
+
+    What a matrix product makes stays in float, but not behind a clamp: ONNX Runtime runs a product and its
+    clamp on integers only where a pair follows, and both in float otherwise.
+    """
     integer = {layer.activation for layer in chosen}
     for node in reversed(list(graph)):
         if any(output in integer for output in node.outputs):
             integer.update(value for value in data_inputs(node) if is_float(value) and not is_constant(value))
-    integer.update(fused_output(layer.node) for layer in chosen if layer.kind == "Conv")
+    for layer in chosen:
+        output = fused_output(layer.node)
+        if layer.kind == "Conv" or output not in layer.node.outputs:
+            integer.add(output)
     return integer
 
 
@@ -112,10 +123,37 @@ def _ordered(readers: list[Reader]) -> tuple[Reader, ...]:
 
 
 def _ties(operators: set[ir.Node], integer: set[ir.Value]) -> tuple[tuple[str, ...], ...]:
-    """One scale for what a move or concatenation reads and makes."""
+    """One scale for what a move reads and makes, and for all that a concatenation joins.
+
+    A concatenation of values behind different clamps, or of clamped and free ones, gets no tie: a range
+    beyond its clamp's would keep the clamp, and the layer before it, in float. The kernel of the
+    concatenation then rescales.
+    """
     ties = Ties()
+    joints = []
     for node in sorted(operators, key=lambda node: node.name or ""):
-        sources = data_inputs(node)
-        if sources:
-            ties.join(name_of(value) for value in [*sources, *node.outputs] if value in integer)
+        if node.op_type == "Concat":
+            joints.append(node)
+        elif data_inputs(node):
+            ties.join(name_of(value) for value in [*data_inputs(node), *node.outputs] if value in integer)
+    bounds = {ties.root(name): bound for name, bound in _clamp_bounds(operators).items()}
+    for node in joints:
+        sources = [name_of(value) for value in data_inputs(node)]
+        found = {bounds.get(ties.root(name)) for name in sources}
+        if len(found) == 1:
+            ties.join([*sources, name_of(node.outputs[0])])
+            bounds[ties.root(sources[0])] = found.pop()
     return ties.groups()
+
+
+def _clamp_bounds(operators: set[ir.Node]) -> dict[str, float | None]:
+    """The upper bound of each value that a clamp makes behind an integer operator, by the value's name."""
+    bounds: dict[str, float | None] = {}
+    for node in operators:
+        output = fused_output(node)
+        clamp = output.producer()
+        if clamp is not None and clamp is not node:
+            highest = clamp.inputs[2] if len(clamp.inputs) > 2 else None
+            tensor = None if highest is None else highest.const_value
+            bounds[name_of(output)] = math.inf if tensor is None else float(tensor.numpy())
+    return bounds

@@ -87,7 +87,10 @@ class QuantizeDynamic(BaseModel):
             )
         if not dynamic_layers(piece.model.graph):
             return Refusal(
-                reasons=("ONNX Runtime quantizes MatMul, Gemm and LSTM dynamically, and the model has none",),
+                reasons=(
+                    "ONNX Runtime quantizes MatMul, Gemm and LSTM with constant float32 weights dynamically, "
+                    "and the model has none",
+                ),
                 instead="Use {quantize: full}",
             )
         return None

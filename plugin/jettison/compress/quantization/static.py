@@ -115,13 +115,16 @@ def _pairs(readers: tuple[Reader, ...]) -> list[tuple[str, int]]:
 
 @dataclass
 class _WeightWriter:
-    """Writes each weight once, however many layers share it, and each bias for its own layer."""
+    """Writes each weight once, however many layers share it, and each bias for its own layer.
+
+    A layer whose bias does not fit the shared scales gets integers of its own.
+    """
 
     editor: Editor
     dialect: Dialect
 
     def __post_init__(self) -> None:
-        self._written: dict[tuple[str, int, bool], tuple[QuantizedWeight, ir.Value]] = {}
+        self._written: dict[tuple[str, int, bool], list[tuple[QuantizedWeight, ir.Value]]] = {}
 
     def write(self, layer: Layer, activation: Scale) -> None:
         """Let the layer read its weight, and on `cpu` its bias, from integers."""
@@ -142,14 +145,17 @@ class _WeightWriter:
     ) -> tuple[QuantizedWeight, ir.Value]:
         pair_safe = self.dialect == "cpu" and not layer.is_depthwise
         key = (layer.weight.name or "", layer.weight_axis, pair_safe)
-        if key not in self._written:
-            quantized = quantize_weight(
-                _array(layer.weight), layer.weight_axis, pair_safe=pair_safe, least_scales=least_scales
-            )
-            scale = Scale(quantized.scales, np.array(0, np.int8), axis=quantized.axis)
-            stem = f"{key[0]}_axis{layer.weight_axis}"
-            self._written[key] = (quantized, self.editor.store(stem, quantized.values, scale))
-        return self._written[key]
+        written = self._written.setdefault(key, [])
+        for quantized, value in written:
+            if least_scales is None or (quantized.scales >= least_scales).all():
+                return quantized, value
+        quantized = quantize_weight(
+            _array(layer.weight), layer.weight_axis, pair_safe=pair_safe, least_scales=least_scales
+        )
+        scale = Scale(quantized.scales, np.array(0, np.int8), axis=quantized.axis)
+        value = self.editor.store(f"{key[0]}_axis{layer.weight_axis}", quantized.values, scale)
+        written.append((quantized, value))
+        return quantized, value
 
 
 def _array(value: ir.Value) -> np.ndarray[Any, np.dtype[np.float32]]:

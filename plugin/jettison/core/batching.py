@@ -1,0 +1,41 @@
+"""The batch size that a model demands, and batches made to fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jettison.core.errors import ModelError
+from jettison.core.tensors import Arrays, TensorSpec
+
+
+def fixed_batch_size(inputs: Sequence[TensorSpec]) -> int | None:
+    """The batch size to which the inputs are fixed, or None where they leave it open.
+
+    An input without dimensions holds for a whole batch, so its samples are run one by one.
+
+    Raises:
+        ModelError: Inputs are fixed to different batch sizes.
+    """
+    sizes = {spec.name: spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)}
+    if len(set(sizes.values())) > 1:
+        raise ModelError(
+            "the model's inputs",
+            detail=f"expected one batch size on the first dimension of all, found {sizes}",
+            fix="Export the model with the batch as the first dimension of every input",
+        )
+    found = next(iter(sizes.values()), None)
+    if found is None and any(not spec.shape for spec in inputs):
+        return 1
+    return found if isinstance(found, int) else None
+
+
+def padded(arrays: Arrays, size: int) -> Arrays:
+    """The arrays with their last row repeated until there are `size` rows."""
+    return {
+        name: array
+        if len(array) >= size
+        else np.concatenate([array, np.repeat(array[-1:], size - len(array), 0)])
+        for name, array in arrays.items()
+    }

@@ -1,0 +1,70 @@
+"""Answers: what a model says to samples, batch by batch, whatever batch size the model is fixed to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jettison.core.batching import fixed_batch_size, padded
+from jettison.core.errors import ModelError
+from jettison.core.runner import Runner
+from jettison.core.samples import Samples
+from jettison.core.tensors import Arrays
+
+DEFAULT_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said to some samples, with all that a metric may compare it with.
+
+    Args:
+        outputs: By output name, one row a sample.
+        labels: One row a sample, or None.
+        baseline: The baseline's outputs for the same samples, or None.
+        first: Number of the first of these samples in the whole set, for error messages.
+    """
+
+    outputs: Arrays
+    labels: np.ndarray[Any, Any] | None = None
+    baseline: Arrays | None = None
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(next(iter(self.outputs.values())))
+
+
+def answers_of(
+    runner: Runner, samples: Samples, *, batch_size: int = DEFAULT_BATCH_SIZE
+) -> Iterator[Answers]:
+    """The model's answers to all samples in order.
+
+    A model with a fixed first dimension is run at that size: its last batch is filled up with
+    repetitions of its last sample, and the answers to those are cut off.
+
+    Raises:
+        ModelError: Inputs are fixed to different batch sizes, or an output has no row per sample.
+    """
+    fixed = fixed_batch_size(runner.inputs)
+    first = 0
+    for batch in samples.batches(fixed or batch_size):
+        outputs = _run(runner, batch.inputs, count=len(batch), fixed=fixed)
+        yield Answers(outputs, batch.labels, first=first)
+        first += len(batch)
+
+
+def _run(runner: Runner, inputs: Arrays, *, count: int, fixed: int | None) -> Arrays:
+    size = fixed or count
+    outputs = runner.run(padded(inputs, size))
+    for name, array in outputs.items():
+        if array.shape[:1] != (size,):
+            raise ModelError(
+                f"output {name!r}",
+                detail=f"expected one row for each of {size} samples, found shape {array.shape}",
+                fix="Export the model with the batch as the first dimension of every output",
+            )
+    order = [spec.name for spec in runner.outputs if spec.name in outputs]
+    return {name: outputs[name][:count] for name in order}

@@ -1,0 +1,127 @@
+"""Lineage and the store: a step with the same lineage runs once, any other runs again."""
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from jettison.core.artifacts import LINEAGE_FILE, Lineage, Store, files_digest, lineage_of
+
+
+class Settings(BaseModel):
+    bits: int = 8
+
+
+def lineage(**changes: object) -> Lineage:
+    fields: dict[str, object] = {
+        "settings": "bits=8",
+        "parents": ("a", "b"),
+        "libraries": ("numpy",),
+        **changes,
+    }
+    return lineage_of(str(fields.pop("step", "quantize")), **fields)  # type: ignore[arg-type]
+
+
+def test_equal_work_has_an_equal_digest() -> None:
+    assert lineage().digest == lineage().digest
+    assert lineage(libraries=("numpy", "onnx")).digest == lineage(libraries=("onnx", "numpy")).digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "cast"},
+        {"settings": "bits=4"},
+        {"parents": ("b", "a")},
+        {"parents": ("a",)},
+        {"libraries": ("numpy", "onnx")},
+    ],
+    ids=str,
+)
+def test_any_other_work_has_another_digest(change: dict[str, object]) -> None:
+    assert lineage(**change).digest != lineage().digest
+
+
+def test_a_new_version_of_a_library_is_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = lineage().digest
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.0.1")
+    assert lineage().digest != before
+
+
+def test_settings_may_be_a_model() -> None:
+    assert lineage(settings=Settings()).settings == '{"bits":8}'
+    assert lineage(settings=Settings(bits=4)).digest != lineage(settings=Settings()).digest
+
+
+def test_a_step_runs_once_and_its_lineage_stands_beside_the_result(tmp_path: Path) -> None:
+    runs: list[Path] = []
+
+    def build(stage: Path) -> None:
+        runs.append(stage)
+        (stage / "result").write_text("done")
+
+    store = Store(tmp_path)
+    folder = store.once(lineage(), build)
+    assert store.once(lineage(), build) == folder == store.folder_of(lineage())
+    assert len(runs) == 1
+    assert (folder / "result").read_text() == "done"
+    written = Lineage.model_validate_json((folder / LINEAGE_FILE).read_bytes())
+    assert written.digest == lineage().digest
+
+
+def test_a_changed_setting_runs_beside_the_old_result(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = store.once(lineage(), lambda _: None)
+    second = store.once(lineage(settings="bits=4"), lambda _: None)
+    assert first != second
+    assert {first, second} == set(tmp_path.iterdir())
+
+
+def test_a_step_that_failed_runs_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fail(stage: Path) -> None:
+        (stage / "half").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.once(lineage(), fail)
+    assert list(tmp_path.iterdir()) == []
+    assert store.once(lineage(), lambda _: None).is_dir()
+
+
+def test_of_two_processes_at_the_same_step_both_get_the_first_result(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def faster(stage: Path) -> None:
+        (stage / "result").write_text("first")
+
+    def slower(stage: Path) -> None:
+        store.once(lineage(), faster)
+        (stage / "result").write_text("second")
+
+    folder = store.once(lineage(), slower)
+    assert (folder / "result").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_error_of_the_disk_is_not_taken_for_another_process(tmp_path: Path) -> None:
+    def fail(stage: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        Store(tmp_path).once(lineage(), fail)
+
+
+def test_a_digest_over_files_follows_names_and_contents_but_not_their_order(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_text("1")
+    second.write_text("2")
+    before = files_digest([first, second])
+    assert files_digest([second, first]) == before
+    second.write_text("3")
+    assert files_digest([first, second]) != before
+    second.write_text("2")
+    second.rename(tmp_path / "c")
+    assert files_digest([first, tmp_path / "c"]) != before

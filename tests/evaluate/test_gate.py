@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from jettison.core.errors import RecipeError
+from jettison.evaluate.gate import Candidate, Evidence, Gate, choose, judge, samples_needed
+from jettison.evaluate.interval import paired_interval
+from jettison.evaluate.portability import Portability
+from jettison.evaluate.speed import Latency
+
+GATE = Gate()
+
+
+def interval(worse: int = 0, samples: int = 2000, better: int = 0, confidence: float = 0.95):
+    variant, baseline = np.zeros(samples), np.zeros(samples)
+    variant[:better] = 1
+    baseline[better : better + worse] = 1
+    return paired_interval(variant, baseline, confidence=confidence)
+
+
+def speed(times: float, margin: float = 0.01) -> Latency:
+    return Latency("int8", 5.0, 6.0, times, times - margin, times + margin, 100)
+
+
+def evidence(**changes) -> Evidence:
+    values = {"interval": interval(), "size_bytes": 25, "baseline_size_bytes": 100, "speed": speed(1.5)}
+    return Evidence(**(values | changes))
+
+
+def test_a_good_variant_is_accepted_with_the_figures_that_speak_for_it():
+    report = judge(GATE, evidence(compiles=True))
+    assert report.accepted
+    assert report.reasons == (
+        "score +0, at worst -0.001497 at 95% confidence: within the tolerance of 0.01",
+        "1.50 times the baseline's speed",
+        "0.25 of the baseline's size",
+        "compiles for the target",
+    )
+
+
+def test_a_loss_beyond_the_tolerance_is_refused():
+    report = judge(GATE, evidence(interval=interval(worse=50)))
+    assert not report.accepted
+    assert report.reasons == (
+        "score -0.025 on 2000 samples (50 worse, 0 better): more than the tolerance of 0.01",
+    )
+
+
+def test_too_few_samples_refuse_and_say_how_many_it_takes():
+    report = judge(GATE, evidence(interval=interval(samples=100)))
+    assert report.reasons == (
+        "score +0 on 100 samples (0 worse, 0 better), but a loss of up to 0.02951 cannot be excluded "
+        "at 95% confidence: more than the tolerance of 0.01; "
+        "even without any difference that takes about 299 samples",
+    )
+    assert judge(GATE, evidence(interval=interval(samples=299))).accepted
+    assert not judge(GATE, evidence(interval=interval(samples=298))).accepted
+
+
+@given(st.floats(0.001, 0.2), st.floats(0.6, 0.999))
+@settings(max_examples=30, deadline=None)
+def test_the_samples_needed_are_exactly_enough_where_nothing_differs(tolerance, confidence):
+    gate = Gate(tolerance=tolerance, confidence=confidence)
+    needed = samples_needed(gate)
+    enough = interval(samples=needed + 1, confidence=confidence)
+    assert judge(gate, evidence(interval=enough)).accepted
+    if needed > 1:
+        assert not judge(
+            gate, evidence(interval=interval(samples=needed - 1, confidence=confidence))
+        ).accepted
+
+
+def test_no_number_of_samples_proves_a_tolerance_of_zero():
+    assert samples_needed(Gate(tolerance=0)) is None
+    assert samples_needed(Gate(tolerance=1)) is None
+    assert not judge(Gate(tolerance=0), evidence()).accepted
+    assert judge(Gate(tolerance=0), evidence(interval=interval(better=200, samples=2000))).accepted
+
+
+def test_a_slower_variant_is_refused_even_if_it_is_smaller():
+    report = judge(GATE, evidence(speed=speed(0.93)))
+    assert report.reasons == ("0.93 times the baseline's speed (0.92 to 0.94), where 1 is asked",)
+    assert judge(Gate(min_speedup=0.9), evidence(speed=speed(0.93))).accepted
+
+
+def test_a_smaller_variant_may_be_as_fast_within_the_measurement():
+    assert judge(GATE, evidence(speed=speed(0.995))).accepted
+    assert not judge(GATE, evidence(speed=speed(0.995), size_bytes=100)).accepted
+
+
+def test_a_variant_neither_faster_nor_smaller_says_so():
+    report = judge(GATE, evidence(speed=speed(1.005), size_bytes=99))
+    assert report.reasons == (
+        "neither faster nor smaller: 1.00 times the baseline's speed (0.99 to 1.01), 0.99 of its size",
+    )
+    assert judge(GATE, evidence(speed=speed(1.05), size_bytes=120)).accepted
+
+
+def test_a_larger_variant_has_to_reach_the_speed_asked_for():
+    gate = Gate(min_speedup=1.5)
+    assert not judge(gate, evidence(speed=speed(1.49, 0.02), size_bytes=100)).accepted
+    assert judge(gate, evidence(speed=speed(1.51, 0.02), size_bytes=100)).accepted
+    assert not judge(gate, evidence(speed=speed(1.4, 0.02))).accepted
+
+
+def test_without_speed_the_size_and_the_compiler_decide():
+    assert judge(GATE, evidence(speed=None)).accepted
+    assert judge(GATE, evidence(speed=None, compiles=True)).accepted
+    assert judge(GATE, evidence(speed=None, compiles=False)).reasons == ("does not compile for the target",)
+    assert judge(GATE, evidence(speed=None, size_bytes=100)).reasons == (
+        "not smaller than the baseline (1.00 of its size), and its speed was not measured on the target",
+    )
+
+
+def test_a_file_that_saturates_on_this_cpu_is_refused():
+    report = judge(GATE, evidence(portability=Portability(kernel_db=7.1, simulation_db=15.6)))
+    assert report.reasons == (
+        "not portable between CPUs: 7.1 dB by this CPU's kernels, 15.6 dB in exact arithmetic; 8.5 dB apart, "
+        "where 0.3 dB are allowed (8-bit products saturate in 16-bit sums; pair-safe weights avoid it)",
+    )
+    assert judge(GATE, evidence(portability=Portability(kernel_db=22.8, simulation_db=22.9))).accepted
+
+
+@given(st.floats(-10, 100), st.floats(-10, 100))
+def test_portability_is_symmetric_and_forgives_rounding(kernel, simulation):
+    one = Portability(kernel_db=kernel, simulation_db=simulation)
+    other = Portability(kernel_db=simulation, simulation_db=kernel)
+    assert one.gap_db == -other.gap_db
+    assert one.is_portable == other.is_portable
+    assert one.is_portable == (abs(kernel - simulation) <= 0.3 or min(kernel, simulation) >= 60)
+    assert ("not portable" in one.text) != one.is_portable
+
+
+def test_broken_outputs_are_the_first_reason():
+    report = judge(GATE, evidence(broken=3, interval=interval(worse=50)))
+    assert report.reasons[0] == "outputs hold NaN or infinity for 3 of 2000 samples"
+    assert len(report.reasons) == 2
+
+
+def test_all_reasons_are_given_at_once():
+    worst = evidence(
+        interval=interval(worse=100),
+        compiles=False,
+        speed=speed(0.5),
+        portability=Portability(kernel_db=1.3, simulation_db=13.1),
+        broken=1,
+    )
+    assert len(judge(GATE, worst).reasons) == 5
+
+
+def test_an_interval_at_another_confidence_is_refused():
+    with pytest.raises(RecipeError, match=r"gate: expected an interval at 0.95, found 0.9"):
+        judge(GATE, evidence(interval=interval(confidence=0.9)))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"tolerence": 0.1}, {"tolerance": -0.1}, {"confidence": 0.5}, {"confidence": 95}, {"min_speedup": 0},
+     {"tolerance": float("nan")}],
+)  # fmt: skip
+def test_a_gate_refuses_unknown_keys_and_impossible_values(keys):
+    with pytest.raises(ValidationError, match=next(iter(keys))):
+        Gate.model_validate(keys)
+
+
+def candidate(**changes) -> Candidate:
+    some = evidence(**changes)
+    return Candidate(some, judge(GATE, some))
+
+
+def test_the_fastest_accepted_variant_is_chosen():
+    choice = choose(
+        {
+            "part": candidate(speed=speed(1.3)),
+            "full": candidate(speed=speed(1.6)),
+            "wrong": candidate(speed=speed(2.5), interval=interval(worse=100)),
+        },
+        baseline="fp32",
+    )
+    assert choice.name == "full"
+    assert choice.reasons[0] == "full is the fastest of 2 accepted variants, or the smallest of those as fast"
+    assert "1.60 times the baseline's speed" in choice.reasons
+
+
+def test_among_equal_speeds_the_smaller_wins_then_the_better_score():
+    equal = {"large": candidate(speed=speed(1.61), size_bytes=30), "small": candidate(speed=speed(1.6))}
+    assert choose(equal, baseline="fp32").name == "small"
+    scores = {"worse": candidate(interval=interval(worse=3)), "better": candidate()}
+    assert choose(scores, baseline="fp32").name == "better"
+
+
+def test_without_speeds_the_smallest_is_chosen():
+    variants = {"int8": candidate(speed=None), "fp16": candidate(speed=None, size_bytes=50)}
+    choice = choose(variants, baseline="fp32")
+    assert choice.name == "int8"
+    assert choice.reasons[0] == "int8 is the smallest of 2 accepted variants"
+
+
+def test_the_baseline_wins_where_nothing_holds_and_every_reason_is_told():
+    choice = choose({"int8": candidate(speed=speed(0.5)), "fp8": candidate(compiles=False)}, baseline="fp32")
+    assert choice.name == "fp32"
+    assert choice.reasons == (
+        "int8: 0.50 times the baseline's speed (0.49 to 0.51), where 1 is asked",
+        "fp8: does not compile for the target",
+    )
+    assert choose({}, baseline="fp32").reasons == ("there is no variant",)
+
+
+@given(st.lists(st.tuples(st.floats(0.5, 3), st.integers(10, 150)), max_size=6), st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_the_choice_is_accepted_and_does_not_depend_on_the_order(variants, shuffler):
+    named = {
+        str(k): candidate(speed=speed(times), size_bytes=size) for k, (times, size) in enumerate(variants)
+    }
+    choice = choose(named, baseline="fp32")
+    items = list(named.items())
+    shuffler.shuffle(items)
+    assert choose(dict(items), baseline="fp32").name == choice.name
+    if choice.name == "fp32":
+        assert not any(some.report.accepted for some in named.values())
+    else:
+        assert named[choice.name].report.accepted

@@ -46,7 +46,7 @@ def jettison(monkeypatch, capsys):
 
 
 def conv_model():
-    """Two convolutions and a head, wide enough that integers pay: (batch, 16, 16, 16) -> 16 classes."""
+    """Two convolutions and a head, wide enough that integers pay."""
     net, x = image_net("conv_model", 16)
     x = net.op("Relu", net.conv(x, (16, 64)))
     x = net.op("Relu", net.conv(x, (64, 64)))

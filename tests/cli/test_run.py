@@ -98,7 +98,8 @@ def test_no_variant_within_tolerance_chooses_the_baseline_and_exits_with_1(jetti
 def test_one_sample_set_is_halved_and_the_report_says_so(jettison, workspace):
     answer = jettison(
         "compress", workspace / "model.onnx", "--calibration", workspace / "evaluation.npz",
-        "--target", "cpu", "--variant", "int8=[{quantize: full}]", "--tolerance", 0.1, "-o", workspace / "out", "--json",
+        "--target", "cpu", "--variant", "int8=[{quantize: full}]", "--tolerance", 0.1,
+        "-o", workspace / "out", "--json",
     )  # fmt: skip
     assert answer.document["evaluation_samples"] == 200
     assert "halved by seed 0" in answer.document["notes"][0]

@@ -12,6 +12,7 @@ from typing import Literal
 import typer
 from pydantic import BaseModel
 from rich.table import Table
+from rich.text import Text
 
 from jettison._version import __version__
 from jettison.cli.console import print_json, table_console
@@ -56,7 +57,7 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print one JSON do
     console.print(f"{found.processor}, {found.cores} cores; {', '.join(found.instruction_sets)}")
     table = Table("what", "here", "detail", "what would bring it")
     for ability in found.abilities:
-        table.add_row(ability.name, _MARKS[ability.able], ability.detail, ability.fix)
+        table.add_row(ability.name, _MARKS[ability.able], Text(ability.detail), Text(ability.fix))
     console.print(table)
 
 

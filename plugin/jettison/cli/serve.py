@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import typer
 from pydantic import BaseModel
@@ -56,6 +58,7 @@ def serve(
         metrics_port=metrics_port or None,
         ready_deadline_s=deadline_s,
     )
+    signal.signal(signal.SIGTERM, _leave)
     with TritonServer(repository, installation, environment=os.environ, options=options) as running:
         if as_json:
             endpoints = Endpoints(
@@ -71,3 +74,9 @@ def serve(
             )
         status = running.wait()
     err.print(f"tritonserver ended with status {status}; its log is {running.log_path}")
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End by the ordinary way when a supervisor asks, so that the server is stopped too."""
+    del frame
+    sys.exit(128 + number)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jettison.core.progress import Reporter
 from jettison.pipeline.run import Surroundings
+from jettison.triton.runtime import cache_folder as cache_folder_of
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -51,7 +52,4 @@ def cores() -> int:
 
 def cache_folder() -> Path:
     """Where environments and downloads are kept: JETTISON_CACHE, else XDG_CACHE_HOME/jettison."""
-    own = os.environ.get("JETTISON_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jettison"
+    return cache_folder_of(os.environ, Path.home())

@@ -1,0 +1,310 @@
+"""What serving costs: our onnxruntime backend in a real tritonserver against bare ONNX Runtime, same run.
+
+    python benchmarks/serve.py [--json] [--seconds 20]
+
+Bare and served calls take turns in one process on one machine, with the same threads and without
+spinning; every figure is the median over blocks of calls. The client is the one that ships:
+`jettison.triton.client.TritonRunner`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from jettison.core import dtypes
+from jettison.core.tensors import Arrays, TensorSpec
+from jettison.triton.client import TritonRunner
+from jettison.triton.publish import Release, publish
+from jettison.triton.runtime import cache_folder
+from jettison.triton.server import TritonServer, find_server
+from jettison.triton.serving import Serving, config_of
+
+CORES = len(os.sched_getaffinity(0))
+BLOCK = 5
+"""Calls of one kind in a row: few, so that all kinds see the same noise."""
+CLIENTS = 8
+TARGETS_MS = {("large", "http"): 1.2, ("large", "grpc"): 2.0, ("small", "http"): 0.7, ("small", "grpc"): 0.7}
+SERVER_TARGET_MS = 0.4
+THROUGHPUT_TARGET = 0.85
+STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model: its name and the size of its square image."""
+
+    name: str
+    side: int
+    channels: int
+
+    @property
+    def inputs(self) -> Arrays:
+        """One image."""
+        return {"x": np.random.default_rng(0).random((1, 3, self.side, self.side), np.float32)}
+
+
+CASES = (Case("large", 224, 80), Case("small", 26, 80))
+"""602 KB and 8 KB of float32."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each measurement")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        result = measure(Path(work), arguments.seconds)
+    print(json.dumps(result, indent=1) if arguments.json else text_of(result))
+
+
+def measure(work: Path, seconds: float) -> dict[str, object]:
+    """All figures, by model."""
+    root = work / "repository"
+    for case in CASES:
+        write_model(case, work / f"{case.name}.onnx")
+        release(case, work, root)
+    cache = cache_folder(os.environ, Path.home())
+    installation = find_server(
+        None, which=shutil.which, cache=cache, python=Path(sys.executable),
+        progress=lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
+    with TritonServer(root, installation, environment=os.environ, log=work / "server.log") as server:
+        latency = {case.name: latency_of(case, work, server, seconds) for case in CASES}
+        throughput = throughput_of(CASES[0], work, server, seconds)
+    return {"machine": machine(), "latency": latency, "throughput": throughput}
+
+
+def write_model(case: Case, path: Path) -> None:
+    """A convolutional network of a few milliseconds."""
+    generator = np.random.default_rng(0)
+    widths = (3, case.channels, case.channels, 2 * case.channels)
+    nodes, weights, last = [], [], "x"
+    for i, (before, after) in enumerate(pairwise(widths)):
+        weight = generator.normal(0, (2 / (9 * before)) ** 0.5, (after, before, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{i}"))
+        nodes.append(helper.make_node("Conv", [last, f"w{i}"], [f"c{i}"], strides=[2, 2], pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"r{i}"]))
+        last = f"r{i}"
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["y"]))
+    graph = helper.make_graph(
+        nodes, case.name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, case.side, case.side])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", widths[-1]])],
+        weights,
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def release(case: Case, work: Path, root: Path) -> None:
+    """Publish the model as a user would."""
+    element = dtypes.of_name("float32")
+    assert element is not None
+    x = TensorSpec(name="x", dtype=element, shape=("batch", 3, case.side, case.side))
+    y = TensorSpec(name="y", dtype=element, shape=("batch", 2 * case.channels))
+    config = config_of(case.name, [x], [y], serving=Serving(max_batch_size=CLIENTS))
+    publish(Release(config, {"model.onnx": work / f"{case.name}.onnx"}, "2026-01-01T00:00:00Z"), root)
+
+
+def bare_session(case: Case, work: Path) -> onnxruntime.InferenceSession:
+    """ONNX Runtime with the threads that the backend takes, not spinning."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = CORES
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        str(work / f"{case.name}.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def latency_of(case: Case, work: Path, server: TritonServer, seconds: float) -> dict[str, object]:
+    """p50 of bare and served calls in turns, and where the difference goes."""
+    session, inputs = bare_session(case, work), case.inputs
+    runners = {
+        "http": TritonRunner(server.http_url, case.name, protocol="http"),
+        "grpc": TritonRunner(server.grpc_url, case.name, protocol="grpc"),
+    }
+    calls: dict[str, Callable[[], object]] = {"bare": lambda: session.run(None, inputs)}
+    calls |= {name: lambda runner=runner: runner.run(inputs) for name, runner in runners.items()}  # type: ignore[misc]
+    check(session.run(None, inputs)[0], [runner.run(inputs)["y"] for runner in runners.values()])
+    blocks: dict[str, list[list[float]]] = {name: [] for name in calls}
+    stages: dict[str, list[dict[str, float]]] = {name: [] for name in runners}
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for name, call in calls.items():
+            before = server_totals(server, case.name)
+            blocks[name].append([timed(call) for _ in range(BLOCK)])
+            if name in stages:
+                stages[name].append(difference(before, server_totals(server, case.name)))
+    for runner in runners.values():
+        runner.close()
+    served = {
+        name: budget(blocks[name], stages[name], blocks["bare"], TARGETS_MS[case.name, name])
+        for name in runners
+    }
+    return {
+        "input_bytes": inputs["x"].nbytes,
+        "bare_p50_ms": percentile_ms(blocks["bare"], 50),
+        "bare_p10_ms": percentile_ms(blocks["bare"], 10),
+        "served": served,
+        "client_copy_ms": round(statistics.median(timed(inputs["x"].tobytes) for _ in range(200)), 3),
+    }
+
+
+def budget(
+    blocks: list[list[float]], stages: list[dict[str, float]], bare: list[list[float]], target: float
+) -> dict[str, object]:
+    """The parts of one served call, in milliseconds.
+
+    On a machine with other work p50 misleads either way (a scheduler favours those who wait): there the
+    tenth percentile is nearer to the cost.
+    """
+    p50, p10 = percentile_ms(blocks, 50), percentile_ms(blocks, 10)
+    parts = {stage: statistics.median(block[stage] for block in stages) for stage in STAGES}
+    quick = sorted(sum(block.values()) for block in stages)[len(stages) // 10]
+    inside = sum(parts.values())
+    return {
+        "p50_ms": p50,
+        "overhead_ms": round(p50 - percentile_ms(bare, 50), 3),
+        "overhead_p10_ms": round(p10 - percentile_ms(bare, 10), 3),
+        "target_ms": target,
+        "inside_server_above_bare_ms": round(inside - percentile_ms(bare, 50), 3),
+        "inside_server_above_bare_p10_ms": round(quick - percentile_ms(bare, 10), 3),
+        "inside_target_ms": SERVER_TARGET_MS,
+        "parts_ms": {
+            **{k: round(v, 3) for k, v in parts.items()},
+            "client_and_transport": round(p50 - inside, 3),
+        },
+    }
+
+
+def throughput_of(case: Case, work: Path, server: TritonServer, seconds: float) -> dict[str, object]:
+    """Images in a second: bare at its best batch size, and eight clients of the server, in turns."""
+    session = bare_session(case, work)
+    batches = {size: {"x": np.repeat(case.inputs["x"], size, axis=0)} for size in (1, 2, 4, 8)}
+    rates: dict[str, list[float]] = {name: [] for name in (*map(str, batches), "http", "grpc")}
+    rounds = max(3, round(seconds / 4))
+    for _ in range(rounds):
+        for size, inputs in batches.items():
+            rates[str(size)].append(size * rate(lambda inputs=inputs: session.run(None, inputs), 0.5))  # type: ignore[misc]
+        rates["http"].append(served_rate(server.http_url, case, "http"))
+        rates["grpc"].append(served_rate(server.grpc_url, case, "grpc"))
+    medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
+    best = max(medians[str(size)] for size in batches)
+    return {
+        "bare_per_second_by_batch": {size: medians[str(size)] for size in batches},
+        "served_per_second": {name: medians[name] for name in ("http", "grpc")},
+        "share_of_bare": {name: round(medians[name] / best, 3) for name in ("http", "grpc")},
+        "target_share": THROUGHPUT_TARGET,
+        "clients": CLIENTS,
+    }
+
+
+def served_rate(url: str, case: Case, protocol: str, seconds: float = 2.0) -> float:
+    """Answers in a second to eight clients, each a thread with a connection of its own."""
+    counts, inputs = [0] * CLIENTS, case.inputs
+    started, stop = threading.Barrier(CLIENTS + 1), threading.Event()
+
+    def client(i: int) -> None:
+        with TritonRunner(url, case.name, protocol="http" if protocol == "http" else "grpc") as runner:
+            runner.run(inputs)
+            started.wait()
+            while not stop.is_set():
+                runner.run(inputs)
+                counts[i] += 1
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    begin = time.perf_counter()
+    time.sleep(seconds)
+    total, elapsed = sum(counts), time.perf_counter() - begin
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return total / elapsed
+
+
+def rate(call: Callable[[], object], seconds: float) -> float:
+    """Calls in a second."""
+    begin, count = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        call()
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
+def check(expected: np.ndarray, found: list[np.ndarray]) -> None:
+    """Served answers are the bare answers."""
+    for array in found:
+        np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
+
+
+def server_totals(server: TritonServer, model: str) -> dict[str, tuple[int, int]]:
+    """Nanoseconds and counts so far, by stage, from the server's own statistics."""
+    with urllib.request.urlopen(f"http://{server.http_url}/v2/models/{model}/stats") as answer:
+        stats = json.load(answer)["model_stats"][0]["inference_stats"]
+    return {stage: (stats[stage]["ns"], stats[stage]["count"]) for stage in STAGES}
+
+
+def difference(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> dict[str, float]:
+    """Milliseconds for each call between two readings."""
+    return {k: (after[k][0] - before[k][0]) / max(1, after[k][1] - before[k][1]) / 1e6 for k in before}
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Milliseconds of one call."""
+    begin = time.perf_counter()
+    call()
+    return (time.perf_counter() - begin) * 1e3
+
+
+def percentile_ms(blocks: list[list[float]], percent: float) -> float:
+    """That percentile over all calls of one kind."""
+    return round(float(np.percentile([time for block in blocks for time in block], percent)), 3)
+
+
+def machine() -> dict[str, object]:
+    """Where this was measured."""
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": CORES,
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "tritonserver": "2.51.0 (wheel nvidia-pytriton 0.7.0)",
+    }
+
+
+def text_of(result: dict[str, object]) -> str:
+    """The figures as indented lines."""
+    return json.dumps(result, indent=1).translate(str.maketrans("", "", '{}",'))
+
+
+if __name__ == "__main__":
+    main()

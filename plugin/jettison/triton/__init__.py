@@ -1,0 +1,1 @@
+"""Triton: configuration, model repository, client and local server."""

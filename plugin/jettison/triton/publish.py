@@ -1,0 +1,191 @@
+"""Publish a model into a repository, so that a death at any instruction leaves the old version servable.
+
+A version is staged beside the root on the same file system, made durable, and renamed to a number that
+was never used. `config.pbtxt` is replaced last, and lists its versions one by one: a version folder
+that it does not name is not there for Triton. A new model is renamed as a whole, config and all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jettison._version import __version__
+from jettison.core.artifacts import Lineage
+from jettison.core.errors import RepositoryError
+from jettison.core.files import fsync_folder, fsync_tree
+from jettison.triton.config import ModelConfig, Specific, VersionPolicy, check_name
+from jettison.triton.manifest import MANIFEST_NAME, Evidence, Golden, Manifest, record_of, signature_of
+from jettison.triton.pbtxt import write
+from jettison.triton.repository import CONFIG_NAME, ModelFolder, headed, model_folder
+
+_WHY = {
+    errno.ENOSPC: ("the disk is full", "Free some space, or publish elsewhere"),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space, or publish elsewhere"),
+    errno.EROFS: ("the file system is read-only", "Mount it writable, or publish elsewhere"),
+    errno.EACCES: ("permission denied", "Give this user the right to write there"),
+    errno.EPERM: ("the operation is not permitted", "Give this user the right to write there"),
+    errno.ENOTDIR: ("a part of the path is a file", "Give a folder"),
+    errno.ENOTEMPTY: ("another publish took the same version", "Run it again"),
+    errno.EEXIST: ("another publish took the same version", "Run it again"),
+    errno.EXDEV: (
+        "the repository and the folder beside it are on different file systems",
+        "Use a folder below it",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is to be published: files by their name in the version folder, and what is known of them.
+
+    A model with external data names all its files. `created` is the time in ISO 8601.
+    """
+
+    config: ModelConfig
+    files: Mapping[str, Path]
+    created: str
+    lineage: Lineage | None = None
+    golden: Golden | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where the new version stands, and which older ones were retired."""
+
+    model: str
+    version: int
+    path: Path
+    retired: tuple[int, ...] = field(default=())
+
+
+def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Published:
+    """Publish the next version of the model and retire all but the newest `keep_versions`.
+
+    Raises:
+        RepositoryError: The root is a file, read-only or full; a file is missing or badly named; the
+            inputs or outputs differ from those of the published versions.
+    """
+    folder = model_folder(root, release.config.name)
+    _check(release, folder, keep_versions)
+    with _explained(root):
+        root.mkdir(parents=True, exist_ok=True)
+        version = folder.highest_version() + 1
+        kept = [*folder.listed_versions(), version][-keep_versions:]
+        config = _listing(release.config, kept)
+        with _staging(root) as stage:
+            manifest = _fill(stage / folder.name / str(version), release, version)
+            (stage / folder.name / CONFIG_NAME).write_text(headed(write(config), kept))
+            _move_in(stage / folder.name, folder, manifest.version)
+            retired = _retire(folder, kept, stage)
+    return Published(folder.name, version, folder.path / str(version), retired)
+
+
+def _check(release: Release, folder: ModelFolder, keep_versions: int) -> None:
+    if keep_versions < 1:
+        raise RepositoryError(
+            f"model {folder.name!r}",
+            detail=f"expected to keep 1 version or more, found {keep_versions}",
+            fix="Set keep_versions to 1 or more",
+        )
+    for name, path in release.files.items():
+        check_name(name, what="file name")
+        if not path.is_file():
+            raise RepositoryError(f"file {path}", detail="there is no such file", fix="Build the model first")
+    wanted = {release.config.default_model_filename, *release.config.cc_model_filenames.values()} - {""}
+    if MANIFEST_NAME in release.files or not release.files or wanted - set(release.files):
+        raise RepositoryError(
+            f"model {folder.name!r}",
+            detail=f"the configuration names {sorted(wanted)}, found files {sorted(release.files)}",
+            fix=f"Give every file that the configuration names, and none called {MANIFEST_NAME}",
+        )
+    _check_signature(release.config, folder)
+
+
+def _check_signature(config: ModelConfig, folder: ModelFolder) -> None:
+    published, new = folder.signature(), signature_of(config)
+    if published is not None and published != new:
+        raise RepositoryError(
+            f"model {folder.name!r}",
+            detail=f"its published versions have {', '.join(sorted(set(published) - set(new))) or 'less'}, "
+            f"the new one has {', '.join(sorted(set(new) - set(published))) or 'less'}",
+            fix="Publish it under another name: clients of one name rely on one signature",
+        )
+
+
+def _listing(config: ModelConfig, versions: list[int]) -> ModelConfig:
+    policy = VersionPolicy(specific=Specific(versions=tuple(versions)))
+    return config.model_copy(update={"version_policy": policy})
+
+
+def _fill(folder: Path, release: Release, version: int) -> Manifest:
+    folder.mkdir(parents=True)
+    for name, source in release.files.items():
+        shutil.copyfile(source, folder / name)
+    manifest = Manifest(
+        model=release.config.name,
+        version=version,
+        created=release.created,
+        jettison=__version__,
+        signature=signature_of(release.config),
+        files=tuple(record_of(folder / name) for name in sorted(release.files)),
+        lineage=release.lineage,
+        golden=release.golden,
+        evidence=release.evidence,
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
+    return manifest
+
+
+def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:
+    fsync_tree(staged)
+    if not folder.path.exists():
+        staged.rename(folder.path)
+        fsync_folder(folder.path.parent)
+        return
+    target = folder.path / str(version)
+    (staged / str(version)).rename(target)
+    fsync_folder(folder.path)
+    # Staged elsewhere, since a stray file in the model folder makes Triton reload all versions.
+    (staged / CONFIG_NAME).rename(folder.config_path)
+    fsync_folder(folder.path)
+
+
+def _retire(folder: ModelFolder, kept: list[int], stage: Path) -> tuple[int, ...]:
+    retired = tuple(version for version in folder.versions() if version not in kept)
+    for version in retired:
+        (folder.path / str(version)).rename(stage / f"retired-{version}")
+    return retired
+
+
+@contextlib.contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    parent = root.absolute().parent / f".{root.absolute().name}.staging"
+    parent.mkdir(exist_ok=True)
+    if os.stat(parent).st_dev != os.stat(root).st_dev:  # noqa: PTH116 (st_dev of both, side by side)
+        parent.rmdir()
+        raise OSError(errno.EXDEV, "different file systems")
+    stage = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            parent.rmdir()
+
+
+@contextlib.contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why, fix = _WHY.get(error.errno or 0, (str(error), "Look at that path"))
+        where = f" ({error.filename})" if error.filename else ""
+        raise RepositoryError(f"repository {root}", detail=f"{why}{where}", fix=fix) from error

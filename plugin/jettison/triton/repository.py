@@ -1,0 +1,148 @@
+"""A Triton model repository on disk: what stands in it, and which version number comes next.
+
+Triton reads version folders by their numeric prefix (`3.tmp` is version 3 and hangs the model) and
+takes hidden folders for models, so nothing of ours is ever staged inside the root.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jettison.core.errors import RepositoryError
+from jettison.triton.config import ModelConfig, check_name
+from jettison.triton.manifest import Manifest, Signature, read_manifest, signature_of
+from jettison.triton.pbtxt import parse
+
+CONFIG_NAME = "config.pbtxt"
+_HEADER = "# Written by Jettison. Serves versions {listed}; the highest so far is {highest}.\n"
+_HEADER_PATTERN = re.compile(
+    r"^# Written by Jettison\. Serves versions ([\d, ]+); the highest so far is (\d+)\.$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """One model of a repository, as it stands on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The model's name, which Triton wants equal to the folder's."""
+        return self.path.name
+
+    @property
+    def config_path(self) -> Path:
+        """Where its config.pbtxt stands."""
+        return self.path / CONFIG_NAME
+
+    def versions(self) -> list[int]:
+        """The version numbers on disk, lowest first.
+
+        Raises:
+            RepositoryError: An entry begins with a digit and is no version: Triton would read it as one.
+        """
+        if not self.path.is_dir():
+            return []
+        digits = sorted(entry.name for entry in self.path.iterdir() if entry.name[:1].isdigit())
+        strays = [
+            name for name in digits if not re.fullmatch(r"[1-9]\d*", name) or not (self.path / name).is_dir()
+        ]
+        if strays:
+            raise RepositoryError(
+                f"model folder {self.path}",
+                detail=f"{strays[0]!r} is no version folder, but its digits make Triton read it as one",
+                fix="Move it out of the model folder",
+            )
+        return sorted(int(name) for name in digits)
+
+    def highest_version(self) -> int:
+        """The highest version that ever was, 0 at first: a retired number is never used again.
+
+        A server's response cache keys on the number, so one used twice would give stale answers.
+        """
+        remembered = _HEADER_PATTERN.search(self.config_text())
+        return max([0, *self.versions(), *([int(remembered.group(2))] if remembered else [])])
+
+    def listed_versions(self) -> list[int]:
+        """The versions on disk that the configuration lists: all but what a publish that died left behind."""
+        header = _HEADER_PATTERN.search(self.config_text())
+        listed = {int(number) for number in header.group(1).split(",")} if header else None
+        return [version for version in self.versions() if listed is None or version in listed]
+
+    def config_text(self) -> str:
+        """The text of config.pbtxt, empty where there is none."""
+        return self.config_path.read_text() if self.config_path.is_file() else ""
+
+    def config(self) -> ModelConfig:
+        """The configuration on disk.
+
+        Raises:
+            RepositoryError: There is none, or it is broken.
+        """
+        if not self.config_path.is_file():
+            raise RepositoryError(
+                f"model {self.name!r}",
+                detail=f"{self.config_path} does not exist",
+                fix="Publish the model again",
+            )
+        return parse(self.config_text(), source=str(self.config_path))
+
+    def manifest(self, version: int) -> Manifest | None:
+        """The manifest of a version, or None where it was not published by Jettison."""
+        return read_manifest(self.path / str(version))
+
+    def signature(self) -> Signature | None:
+        """What clients see of the published versions, or None where nothing is published."""
+        for version in reversed(self.versions()):
+            if (manifest := self.manifest(version)) is not None:
+                return manifest.signature
+        return signature_of(self.config()) if self.config_path.is_file() else None
+
+
+def headed(config_text: str, versions: Sequence[int]) -> str:
+    """The text under a header that remembers the versions, to be read without protobuf."""
+    return _HEADER.format(listed=", ".join(map(str, versions)), highest=max(versions)) + config_text
+
+
+def check_root(root: Path) -> Path:
+    """The absolute root, which may not exist yet.
+
+    Raises:
+        RepositoryError: It is a file.
+    """
+    if root.exists() and not root.is_dir():
+        raise RepositoryError(
+            f"repository {root}",
+            detail="expected a folder, found a file",
+            fix="Give a folder, or a path to create",
+        )
+    return root.absolute()
+
+
+def model_folder(root: Path, name: str) -> ModelFolder:
+    """The folder of that model, which may not exist yet.
+
+    Raises:
+        RepositoryError: The root is a file, or the name cannot be a folder.
+    """
+    return ModelFolder(check_root(root) / check_name(name))
+
+
+def model_folders(root: Path) -> list[ModelFolder]:
+    """All models of the repository, by name.
+
+    Raises:
+        RepositoryError: There is no such folder.
+    """
+    folder = check_root(root)
+    if not folder.is_dir():
+        raise RepositoryError(
+            f"repository {root}",
+            detail="there is no such folder",
+            fix="Publish a model into it: jettison publish",
+        )
+    return [ModelFolder(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()]

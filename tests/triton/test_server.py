@@ -1,0 +1,178 @@
+"""Starting and stopping a server: a fake program stands in for tritonserver."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from jettison.core.errors import ExternalError, MissingError, RepositoryError
+from jettison.triton import health, runtime
+from jettison.triton.runtime import Installation
+from jettison.triton.server import ServerOptions, TritonServer, find_server, telling_lines
+
+SCRIPT = """#!{python}
+import http.server, pathlib, signal, sys, time
+folder = pathlib.Path(__file__).parent
+mode = (folder / "mode").read_text()
+starts = folder / "starts"
+starts.write_text((starts.read_text() if starts.exists() else "") + "x")
+(folder / "arguments").write_text("\\n".join(sys.argv[1:]))
+print("E1124 04:59:19.653449 2189 a.cc:241] \\"CudaDriverHelper has not been initialized.\\"", flush=True)
+if mode == "fails":
+    print("E1124 04:59:19.7 2189 a.cc:2] \\"failed to load 'm' version 1: Invalid argument: bad dims\\"")
+    print("| m | 1 | UNAVAILABLE: Invalid argument: bad dims |")
+    sys.exit(1)
+if mode == "aborts" or (mode == "aborts once" and len(starts.read_text()) == 1):
+    print("  what():  boost::interprocess::lock_exception", flush=True)
+    import os
+    os.abort()
+if mode == "hangs":
+    time.sleep(60)
+if mode == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+port = int(next(a for a in sys.argv if a.startswith("--http-port=")).split("=")[1])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/v2/health/ready" else 404)
+        self.end_headers()
+    def log_message(self, *a):
+        pass
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "bin" / "tritonserver"
+    path.parent.mkdir()
+    path.write_text(SCRIPT.format(python=sys.executable))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    (path.parent / "mode").write_text("works")
+    (tmp_path / "repository").mkdir()
+    return path
+
+
+def server_of(program: Path, *, backends: Path | None = None, **options: object) -> TritonServer:
+    return TritonServer(
+        program.parent.parent / "repository",
+        Installation(program, backends, {}),
+        environment={"PATH": "/usr/bin:/bin"},
+        options=ServerOptions.model_validate({"exit_timeout_s": 0, **options}),
+        log=program.parent / "log",
+    )
+
+
+def test_server_is_ready_inside_the_block_and_gone_after_it(program: Path) -> None:
+    with server_of(program, backends=Path("/b"), arguments=("--log-verbose=1",)) as server:
+        assert server.pid is not None
+        assert health.is_server_ready(server.http_url)
+        assert not health.is_model_ready(server.http_url, "m")
+    assert server.pid is None
+    assert not health.is_server_ready(server.http_url)
+    arguments = (program.parent / "arguments").read_text().splitlines()
+    assert "--disable-auto-complete-config" in arguments
+    assert "--model-control-mode=none" in arguments
+    assert "--backend-directory=/b" in arguments
+    assert "--log-verbose=1" in arguments
+    for service in ("http", "grpc", "metrics"):
+        assert f"--{service}-address=127.0.0.1" in arguments
+    ports = {line for line in arguments if "-port=" in line}
+    assert len({line.split("=")[1] for line in ports}) == 3
+
+
+def test_a_server_of_its_own_keeps_its_own_backends(program: Path) -> None:
+    with server_of(program, http_port=None, control_mode="explicit", load_models=("a", "b")):
+        arguments = (program.parent / "arguments").read_text()
+    assert "backend" not in arguments
+    assert "--model-control-mode=explicit\n--load-model=a\n--load-model=b\n" in arguments
+
+
+def test_a_failed_start_tells_the_server_s_own_words_and_no_gpu_noise(program: Path) -> None:
+    (program.parent / "mode").write_text("fails")
+    with pytest.raises(ExternalError) as caught, server_of(program):
+        pass
+    assert "ended with status 1: failed to load 'm' version 1: Invalid argument: bad dims" in str(
+        caught.value
+    )
+    assert "m 1 UNAVAILABLE: Invalid argument: bad dims" in str(caught.value)
+    assert "Cuda" not in str(caught.value)
+    assert "jettison check" in caught.value.fix
+    assert (program.parent / "starts").read_text() == "x", "a model that cannot load is not tried again"
+
+
+def test_a_crash_while_starting_is_tried_again(program: Path) -> None:
+    (program.parent / "mode").write_text("aborts once")
+    with server_of(program) as server:
+        assert health.is_server_ready(server.http_url)
+    assert (program.parent / "starts").read_text() == "xx"
+
+
+def test_three_crashes_are_told(program: Path) -> None:
+    (program.parent / "mode").write_text("aborts")
+    with pytest.raises(ExternalError, match="ended with status -6"), server_of(program):
+        pass
+    assert (program.parent / "starts").read_text() == "xxx"
+
+
+def test_a_server_that_never_gets_ready_is_stopped_at_the_deadline(program: Path) -> None:
+    (program.parent / "mode").write_text("hangs")
+    server = server_of(program, ready_deadline_s=0.3)
+    with pytest.raises(ExternalError, match=r"it was not ready after 0\.3 s"):
+        server.start()
+    assert server.pid is None
+
+
+def test_a_server_that_ignores_the_request_to_end_is_killed(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (program.parent / "mode").write_text("deaf")
+    monkeypatch.setattr("jettison.triton.server._GRACE_S", 0.3)
+    with server_of(program) as server:
+        assert server.pid is not None
+    assert server.pid is None
+
+
+def test_a_program_that_cannot_run_and_a_missing_repository_are_told(program: Path) -> None:
+    program.write_text("#!/absent/interpreter\n")
+    with pytest.raises(ExternalError, match="it cannot be run"), server_of(program):
+        pass
+    (program.parent.parent / "repository").rmdir()
+    with pytest.raises(RepositoryError, match="there is no such folder"), server_of(program):
+        pass
+    with pytest.raises(ExternalError, match="it was not started"):
+        _ = server_of(program).http_url
+
+
+def test_the_given_program_comes_first_then_the_path_then_the_runtime(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(explicit: Path | None, found: str | None) -> Path:
+        return find_server(
+            explicit,
+            which=lambda name: found if name == "tritonserver" else None,
+            cache=tmp_path,
+            python=Path("/absent/python"),
+            progress=lambda _: None,
+        ).program
+
+    assert find(program, "/usr/bin/tritonserver") == program
+    assert find(None, "/usr/bin/tritonserver") == Path("/usr/bin/tritonserver")
+    with pytest.raises(MissingError, match="no Python here can be embedded"):
+        find(None, None)
+    with pytest.raises(ExternalError, match="there is no such program"):
+        find(tmp_path / "absent", None)
+    assert runtime.OUR_BACKENDS.is_dir()
+
+
+def test_telling_lines_are_the_last_ones_that_say_something_and_each_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert telling_lines(log) == []
+    noise = [
+        'I1124 1 1 a.cc:1] "fine"',
+        'W1124 04:59:19.6 1 pinned.cc:1] "Unable to allocate pinned memory failed"',
+    ]
+    log.write_text("\n".join([*noise, *(f"error: problem {i // 2}" for i in range(60))]))
+    assert telling_lines(log) == [f"error: problem {i}" for i in range(18, 30)]

@@ -202,8 +202,9 @@ EQUAL_SPEED_SHARE = SESSION_SHARE
 def choose(candidates: Mapping[str, Candidate], *, baseline: str) -> Choice:
     """The fastest accepted variant, or else the baseline with the reason against every variant.
 
-    Speeds within `EQUAL_SPEED_SHARE` of the fastest are equal; then the smaller file wins, then the better
-    lower bound of the score, then the name. Without speeds (a GPU target) the smallest file wins.
+    Speeds within `EQUAL_SPEED_SHARE` of the fastest are equal; then the smaller file wins, to a hundredth
+    of the baseline's size, then the better lower bound of the score, then the name. Without speeds (a GPU
+    target) the smallest file wins.
     """
     accepted = {name: candidate for name, candidate in candidates.items() if candidate.report.accepted}
     if not accepted:
@@ -219,8 +220,8 @@ def _speedup(candidate: Candidate) -> float:
     return 1.0 if candidate.evidence.speed is None else candidate.evidence.speed.speedup
 
 
-def _rank(name: str, candidate: Candidate) -> tuple[int, float, str]:
-    return candidate.evidence.size_bytes, -candidate.evidence.interval.low, name
+def _rank(name: str, candidate: Candidate) -> tuple[float, float, str]:
+    return round(candidate.evidence.size_share, 2), -candidate.evidence.interval.low, name
 
 
 def _why(chosen: str, accepted: Mapping[str, Candidate]) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from jettison.compress.passes import Pass
 from jettison.compress.quantization.cast import CastBfloat16, CastFloat16
+from jettison.compress.quantization.partial import QuantizePartial
 from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
 from jettison.core.errors import RecipeError, TargetError
 from jettison.core.targets import Target, parse_target
@@ -21,6 +22,7 @@ from jettison.evaluate.gate import Gate
 
 PASSES: dict[tuple[str, str], type[BaseModel]] = {
     ("quantize", "full"): QuantizeFull,
+    ("quantize", "partial"): QuantizePartial,
     ("quantize", "dynamic"): QuantizeDynamic,
     ("quantize", "float16"): CastFloat16,
     ("quantize", "bfloat16"): CastBfloat16,

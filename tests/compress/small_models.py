@@ -25,6 +25,8 @@ from jettison.graph.model import input_specs
 from jettison.graph.save import model_bytes
 from zoo.builder import Net, image_net
 
+MAP = ["batch", 16, 16, 16]
+"""The output shape of a convolution over `image_net`'s input that keeps its size and channels."""
 EQUAL_ABOVE_DB = 60.0
 """Two outputs that are both this near to the float ones are as good as equal: 0.1 % of the signal."""
 PORTABLE_DB = 0.3
@@ -99,7 +101,9 @@ def real_operators(model: ir.Model) -> Counter[str]:
     return Counter(node.op_type for node in real_graph(model).node)
 
 
-FLOAT_KERNELS = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvTranspose"})
+FLOAT_KERNELS = frozenset(
+    {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvTranspose"}
+)
 """Matrix operators that compute in float in ONNX Runtime's optimized graphs."""
 
 
@@ -122,6 +126,14 @@ def sites(model: ir.Model, dialect: Any = "cpu", keep: frozenset[str] = frozense
 def conv(net: Net, x: str, to: str, channels: tuple[int, int] = (16, 16), **attributes: Any) -> str:
     """A convolution called `node_<to>` that makes the value `to`."""
     return net.conv(x, channels, to=to, **attributes)
+
+
+def clip(net: Net, x: str, low: float, high: float, *, to: str) -> str:
+    return net.named("Clip", x, net.const(np.float32(low)), net.const(np.float32(high)), to=to)
+
+
+def ties(model: ir.Model, dialect: Any = "cpu") -> tuple[tuple[str, ...], ...]:
+    return place(model.graph, dialect).ties
 
 
 @functools.cache

@@ -8,7 +8,6 @@ import onnx
 import pytest
 
 from jettison.core.errors import ModelError
-from jettison.graph import save
 from jettison.graph.clean import clean
 from jettison.graph.model import model_files, open_model
 from jettison.graph.save import model_bytes, save_model, weight_bytes
@@ -130,10 +129,9 @@ def test_file_is_readable_by_a_server_of_another_user(chain, tmp_path):
     assert modes == {0o644}
 
 
-def test_bytes_of_a_model_beyond_one_message_are_refused(chain, monkeypatch):
-    monkeypatch.setattr(save, "PROTOBUF_LIMIT_BYTES", 1000)
+def test_bytes_of_a_model_beyond_one_message_are_refused(chain):
     with pytest.raises(ModelError, match=r"bytes of weights do not fit one message of 1000 bytes\. Save it"):
-        model_bytes(chain)
+        model_bytes(chain, limit_bytes=1000)
 
 
 def test_small_types_survive_external_data(tmp_path):

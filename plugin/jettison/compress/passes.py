@@ -19,6 +19,9 @@ from jettison.core.progress import Progress
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 
+Figures = dict[str, float]
+"""Named numbers that a search computes once and keeps."""
+
 
 class Refusal(BaseModel):
     """Why a pass does not apply to a model and target, and what applies instead."""
@@ -33,11 +36,26 @@ class Refusal(BaseModel):
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What a joint evaluation of a model tells a search, on samples that the verdict never uses.
+
+    `score_delta_low` is the lower bound of the paired interval on (model - baseline); `speedup` is None
+    where this machine is not the target.
+    """
+
+    score_delta: float
+    score_delta_low: float
+    sqnr_db: float | None
+    speedup: float | None
+
+
+@dataclass(frozen=True)
 class Workpiece:
     """A model on its way through passes, and where it shall run.
 
     `model` is clean and must not be changed. `calibrate` measures activations; several variants of one
-    model share one calibration through it.
+    model share one calibration through it. `measure` judges a model jointly, for passes that search;
+    `remember` keeps figures by a key, so that a search that was broken off goes on where it stopped.
     """
 
     model: ir.Model
@@ -45,6 +63,13 @@ class Workpiece:
     threads: int = 0
     progress: Progress | None = None
     calibrate: Callable[[ir.Model, Samples], Calibration] | None = None
+    measure: Callable[[ir.Model], Measurement] | None = None
+    remember: Callable[[str, Callable[[], Figures]], Figures] | None = None
+    tolerance: float = 0.01
+
+    def recalled(self, key: str, compute: Callable[[], Figures]) -> Figures:
+        """The figures under that key, computed only where they are not kept yet."""
+        return compute() if self.remember is None else self.remember(key, compute)
 
     def calibration(self, samples: Samples) -> Calibration:
         """The histograms of the model's activations on these samples."""
@@ -55,11 +80,18 @@ class Workpiece:
 
 @dataclass(frozen=True)
 class PassResult:
-    """The new model, what was decided for each weighted layer, and remarks for the report."""
+    """The new model, what was decided for each weighted layer, and remarks for the report.
+
+    `simulation` computes on this machine what the model computes on a GPU, where ONNX Runtime's CPU
+    provider would not: it runs 16-bit floats in float32. `evaluations` counts the joint evaluations of a
+    search.
+    """
 
     model: ir.Model
     layers: tuple[LayerDecision, ...] = ()
     notes: tuple[str, ...] = ()
+    simulation: ir.Model | None = None
+    evaluations: int = 0
 
 
 @runtime_checkable

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import onnx_ir as ir
+
 from jettison.core import dtypes
 from jettison.core.errors import MissingError, ModelError
 from jettison.core.tensors import Arrays, Dimension, TensorSpec
+from jettison.graph.save import PROTOBUF_LIMIT_BYTES, fits_one_message, model_bytes, save_model
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -54,7 +58,12 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def session_of(
-    model: Path | bytes, *, threads: int = 0, optimize: bool = True, optimized_path: Path | None = None
+    model: Path | bytes,
+    *,
+    threads: int = 0,
+    optimize: bool = True,
+    optimized_path: Path | None = None,
+    profile_prefix: Path | None = None,
 ) -> Any:
     """A CPU session whose threads do not spin.
 
@@ -64,6 +73,7 @@ def session_of(
         optimize: False runs the graph as it is written: Q/DQ pairs in exact float arithmetic, the
             simulation against which kernels are judged.
         optimized_path: Where to write the graph that really runs.
+        profile_prefix: Where to write a profile, which `end_profiling` of the session names.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -77,6 +87,9 @@ def session_of(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
     source = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -175,6 +188,22 @@ def _spec(argument: Any) -> TensorSpec:
 
 def _dimension(size: object) -> Dimension:
     return size if isinstance(size, int | str) and size != "" else None
+
+
+def runner_of(
+    model: ir.Model, *, threads: int = 0, optimize: bool = True, limit_bytes: int = PROTOBUF_LIMIT_BYTES
+) -> OnnxRuntimeRunner:
+    """A runner of a model in memory; one beyond `limit_bytes` goes through a file that is gone afterwards.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    if fits_one_message(model, limit_bytes=limit_bytes):
+        return OnnxRuntimeRunner(model_bytes(model), threads=threads, optimize=optimize)
+    with tempfile.TemporaryDirectory(prefix="jettison-") as folder:
+        path = Path(folder) / "model.onnx"
+        save_model(model, path, limit_bytes=limit_bytes)
+        return OnnxRuntimeRunner(path, threads=threads, optimize=optimize)
 
 
 def probe(model: bytes, arrays: Arrays, names: Sequence[str]) -> Arrays:

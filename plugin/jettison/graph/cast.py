@@ -41,10 +41,13 @@ _TYPED_BY_ATTRIBUTE = frozenset(
 
 _SELECTING = frozenset(
     {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity",
-     "MaxPool", "Pad", "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
-     "Unsqueeze"}
+     "MaxPool", "Pad", "Relu", "Reshape", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze",
+     "Tile", "Transpose", "Unsqueeze"}
 )  # fmt: skip
-"""Operators that move or select values; between float32 neighbours, 16 bits would only cost two casts."""
+"""Operators that move, select or measure values; between float32 neighbours, 16 bits only cost two casts."""
+
+IDLE_REASONS = ("it computes with sizes", "it only moves values between float32 nodes")
+"""Why nodes stay in float32 that lose nothing by it."""
 
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
 _Place = tuple[ir.Node, int]
@@ -86,8 +89,8 @@ def plan_cast(model: ir.Model, dtype: CastType, keep_float: frozenset[str] = fro
             kept[_name(node)] = "left in float32 as asked"
         elif isinstance(found, str):
             kept[_name(node)] = found
-        elif node.outputs[0] in sizes:
-            kept[_name(node)] = "it computes with sizes"
+        elif node.outputs[0] in sizes and node.op_type not in ("Shape", "Size"):
+            kept[_name(node)] = IDLE_REASONS[0]
         elif (reason := _constants_reason(node, found, dtype)) is not None:
             kept[_name(node)] = reason
         else:
@@ -295,7 +298,7 @@ def _drawn(node: ir.Node, slots: Mapping[str, Slots]) -> Iterator[tuple[str, str
     elif node.op_type in _SELECTING:
         sources = [value.producer() for value in node.inputs if value is not None]
         if not any(_name(other) in slots for other in (*sources, *readers) if other is not None):
-            yield _name(node), "it only moves values between float32 nodes"
+            yield _name(node), IDLE_REASONS[1]
 
 
 def _join_casts(graph: ir.Graph, dtype: ir.DataType) -> None:

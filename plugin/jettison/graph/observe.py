@@ -68,15 +68,15 @@ def observed(model: ir.Model, observations: Sequence[Observation]) -> ir.Model:
     strides = _Strides(editor)
     for observation in observations:
         source, name = editor.values[observation.value], observation.value
-        row = _append(copy.graph, "Reshape", [source, flat], f"{name}:flat")
+        row = append(copy.graph, "Reshape", [source, flat], f"{name}:flat")
         step = strides.of(row, name) if observation.stride is None else strides.known(observation.stride)
         outputs = [
-            _append(copy.graph, "Slice", [row, start, end, start, step], observation.sample),
-            _append(copy.graph, "ReduceMax", [row], observation.highest, keepdims=0),
-            _append(copy.graph, "ReduceSum", [row], observation.total, keepdims=0),
+            append(copy.graph, "Slice", [row, start, end, start, step], observation.sample),
+            append(copy.graph, "ReduceMax", [row], observation.highest, keepdims=0),
+            append(copy.graph, "ReduceSum", [row], observation.total, keepdims=0),
         ]
         if observation.low is None:
-            outputs.append(_append(copy.graph, "ReduceMin", [row], observation.lowest, keepdims=0))
+            outputs.append(append(copy.graph, "ReduceMin", [row], observation.lowest, keepdims=0))
         copy.graph.outputs.extend(outputs)
     return copy
 
@@ -98,18 +98,18 @@ class _Strides:
     def of(self, row: ir.Value, name: str) -> ir.Value:
         """The stride for a row whose size shows at run time, by the rule of `stride_of`."""
         graph = self._editor.graph
-        size = _append(graph, "Size", [row], f"{name}:size", dtype=ir.DataType.INT64)
+        size = append(graph, "Size", [row], f"{name}:size", dtype=ir.DataType.INT64)
         stride = self.known(1)
         for least, longer in _STRIDES:
             stem = f"{name}:stride{longer}"
             reached = [size, self.known(least)]
-            is_long = _append(graph, "GreaterOrEqual", reached, f"{stem}_reached", dtype=ir.DataType.BOOL)
+            is_long = append(graph, "GreaterOrEqual", reached, f"{stem}_reached", dtype=ir.DataType.BOOL)
             chosen = [is_long, self.known(longer), stride]
-            stride = _append(graph, "Where", chosen, stem, dtype=ir.DataType.INT64)
+            stride = append(graph, "Where", chosen, stem, dtype=ir.DataType.INT64)
         return stride
 
 
-def _append(
+def append(
     graph: ir.Graph,
     operator: str,
     inputs: Sequence[ir.Value],
@@ -118,6 +118,7 @@ def _append(
     dtype: ir.DataType = ir.DataType.FLOAT,
     **attributes: int,
 ) -> ir.Value:
+    """The output, of that name, of a new node at the graph's end."""
     node = ir.node(operator, inputs, attributes, name=name)
     output = node.outputs[0]
     output.name, output.type = name, ir.TensorType(dtype)

@@ -41,11 +41,11 @@ def save_model(model: ir.Model, path: Path, *, limit_bytes: int = PROTOBUF_LIMIT
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         stage = Path(folder) / path.name
         data_name = f"{path.stem}.onnx.data"
-        if weight_bytes(model) + min(_HEADROOM_BYTES, limit_bytes // 8) > limit_bytes:
+        if fits_one_message(model, limit_bytes=limit_bytes):
+            content = _serialized(model)
+        else:
             with _moved_out(model, stage.parent, data_name):
                 content = _serialized(model)
-        else:
-            content = _serialized(model)
         stage.write_bytes(content)
         _check(stage, path)
         names = [data_name, path.name] if (stage.parent / data_name).exists() else [path.name]
@@ -56,20 +56,25 @@ def save_model(model: ir.Model, path: Path, *, limit_bytes: int = PROTOBUF_LIMIT
     fsync_folder(path.parent)
 
 
-def model_bytes(model: ir.Model) -> bytes:
+def model_bytes(model: ir.Model, *, limit_bytes: int = PROTOBUF_LIMIT_BYTES) -> bytes:
     """The model as one message with all weights inside, for a session in memory.
 
     Raises:
         ModelError: The weights do not fit one message of 2 GB.
     """
     size = weight_bytes(model)
-    if size + _HEADROOM_BYTES > PROTOBUF_LIMIT_BYTES:
+    if not fits_one_message(model, limit_bytes=limit_bytes):
         raise ModelError(
             f"model {model.graph.name!r}",
-            detail=f"its {size} bytes of weights do not fit one message of {PROTOBUF_LIMIT_BYTES} bytes",
+            detail=f"its {size} bytes of weights do not fit one message of {limit_bytes} bytes",
             fix="Save it to a file and run the file",
         )
     return _serialized(model)
+
+
+def fits_one_message(model: ir.Model, *, limit_bytes: int = PROTOBUF_LIMIT_BYTES) -> bool:
+    """Whether weights, nodes, names and shapes stay within one protobuf message."""
+    return weight_bytes(model) + min(_HEADROOM_BYTES, limit_bytes // 8) <= limit_bytes
 
 
 def weight_bytes(model: ir.Model) -> int:

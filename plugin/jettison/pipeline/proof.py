@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
@@ -110,6 +111,8 @@ def _prove(court: Court, target: Target, file: ModelFile, baseline: Scores) -> P
 
 
 def _portability(court: Court, file: ModelFile) -> Portability | None:
+    if file.simulation is not None:
+        return None
     some = first(court.samples, PORTABILITY_SAMPLES)
     reference = court.reference
     if some is not court.samples:
@@ -184,4 +187,4 @@ def deliver(file: ModelFile, folder: Path) -> ModelFile:
             os.link(source, copy)
         if not copy.exists():
             shutil.copyfile(source, copy)
-    return ModelFile(folder / file.path.name, file.digest, file.lineage)
+    return dataclasses.replace(file, path=folder / file.path.name)

@@ -26,6 +26,7 @@ class VariantRecord(BaseModel):
     refusal: Refusal | None = None
     layers: tuple[LayerDecision, ...] = ()
     notes: tuple[str, ...] = ()
+    evaluations: int = 0
 
     @property
     def kept_in_float(self) -> tuple[str, ...]:

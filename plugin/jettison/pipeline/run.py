@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import onnx_ir as ir
 
 from jettison.core.artifacts import Store
 from jettison.core.batching import fixed_batch_size
@@ -16,6 +19,7 @@ from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import choose
 from jettison.evaluate.metrics import default_metric, resolve_metric
 from jettison.graph.model import input_specs, open_model, output_specs
+from jettison.pipeline.measure import bench_of
 from jettison.pipeline.proof import Court, deliver, hear, variant_result
 from jettison.pipeline.results import RunResult, TargetResult, VariantResult
 from jettison.pipeline.steps import LazyReference, Steps
@@ -41,6 +45,7 @@ class Surroundings:
 class _Road:
     recipe: Recipe
     court: Court
+    searching: Court
     calibration: Samples
     notes: tuple[str, ...]
 
@@ -82,7 +87,22 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
         inputs=batch.inputs,
         seed=recipe.seed,
     )
-    return _Road(recipe, court, calibration, notes)
+    return _Road(recipe, court, _searching(recipe, court, calibration, model), calibration, notes)
+
+
+def _searching(recipe: Recipe, court: Court, calibration: Samples, model: ir.Model) -> Court:
+    """What a search judges by: the search samples, or else those of the calibration, never the verdict's.
+
+    Samples without labels are judged by what fits them, since the recipe's metric may need labels.
+    """
+    samples = calibration
+    if recipe.samples.search is not None:
+        samples = open_samples(recipe.samples.search, input_specs(model))
+    metric = court.metric
+    if metric.needs_labels and not samples.has_labels:
+        metric = default_metric(samples, output_specs(model))
+    reference = LazyReference(court.baseline, samples, court.steps)
+    return dataclasses.replace(court, samples=samples, metric=metric, reference=reference)
 
 
 def _samples(recipe: Recipe, specs: tuple[TensorSpec, ...]) -> tuple[Samples, Samples, tuple[str, ...]]:
@@ -96,8 +116,9 @@ def _samples(recipe: Recipe, specs: tuple[TensorSpec, ...]) -> tuple[Samples, Sa
 def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> TargetResult:
     started = surroundings.clock()
     court, folder = road.court, surroundings.output / target.name
+    bench = bench_of(road.searching, target)
     made = {
-        variant.name: court.steps.variant(court.baseline, variant, target, road.calibration)
+        variant.name: court.steps.variant(court.baseline, variant, target, road.calibration, bench=bench)
         for variant in road.recipe.variants_for(target)
     }
     files = {name: deliver(found.file, folder / name) for name, found in made.items() if found.file}
@@ -118,7 +139,7 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
         variants=variants,
         chosen=choice.name,
         reasons=choice.reasons,
-        evaluations=len(files),
+        evaluations=sum(max(found.record.evaluations, 1) for found in made.values() if found.file),
         seconds=round(surroundings.clock() - started, 3),
         peak_rss_bytes=peak_rss_bytes(),
         metric=court.metric.name,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
-from jettison.compress.passes import Workpiece
+from jettison.compress.passes import Figures, Measurement, Workpiece
 from jettison.compress.quantization.calibrate import Calibration, calibrate
 from jettison.compress.quantization.histogram_file import load_calibration, save_calibration
 from jettison.core.artifacts import Lineage, Store, lineage_of
+from jettison.core.files import write_bytes
 from jettison.core.progress import Reporter
 from jettison.core.runner import Runner
 from jettison.core.samples import Samples
@@ -43,15 +45,17 @@ from jettison.recipe import Variant
 _GRAPH = ("onnx", "onnx-ir", "onnxscript")
 _NUMERIC = ("numpy", "onnxruntime")
 MODEL_FILE = "model.onnx"
+SIMULATION_FILE = "simulation.onnx"
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model on disk and its identity."""
+    """A model on disk and its identity; `simulation` stands in for it where a GPU's arithmetic is scored."""
 
     path: Path
     digest: str
     lineage: Lineage
+    simulation: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,27 @@ class VariantFile:
 
     record: VariantRecord
     file: ModelFile | None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What passes that search may judge by; `digest` identifies its samples and metric."""
+
+    measure: Callable[[ir.Model], Measurement]
+    tolerance: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class Making:
+    """One variant in the making; `settings` are its passes and target as text."""
+
+    source: ModelFile
+    variant: Variant
+    target: Target
+    samples: Samples
+    bench: Bench
+    settings: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +119,9 @@ class Steps:
 
         return load_calibration(self.store.once(lineage, build) / "calibration.npz")
 
-    def variant(self, source: ModelFile, variant: Variant, target: Target, samples: Samples) -> VariantFile:
+    def variant(
+        self, source: ModelFile, variant: Variant, target: Target, samples: Samples, *, bench: Bench
+    ) -> VariantFile:
         """The model that the variant's passes make, for the target's dialect."""
         settings = "; ".join(
             [f"{target.dialect} {target.compute_capability}", *(p.model_dump_json() for p in variant.passes)]
@@ -102,28 +129,57 @@ class Steps:
         lineage = lineage_of(
             "variant", settings, parents=(source.digest, samples.sha256), libraries=_GRAPH + _NUMERIC
         )
-        folder = self.store.once(lineage, lambda stage: self._apply(source, variant, target, samples, stage))
+        made = Making(source, variant, target, samples, bench, settings)
+        folder = self.store.once(lineage, lambda stage: self._apply(made, stage))
         record = VariantRecord.model_validate_json((folder / "record.json").read_bytes())
         return VariantFile(record, None if record.refusal else _model_file(folder, lineage))
 
-    def _apply(
-        self, source: ModelFile, variant: Variant, target: Target, samples: Samples, stage: Path
-    ) -> None:
-        model = open_model(source.path)
-        record = VariantRecord()
-        for index, step in enumerate(variant.passes):
-            shared = (lambda m, s: self.calibration(source, m, s)) if index == 0 else None
-            piece = Workpiece(model, target, self.threads, self.reporter(f"making {variant.name}"), shared)
+    def _apply(self, made: Making, stage: Path) -> None:
+        model = open_model(made.source.path)
+        record, simulation = VariantRecord(), None
+        for index, step in enumerate(made.variant.passes):
+            piece = self._workpiece(made, model, is_first=index == 0)
             refusal = step.check(piece)
             if refusal is not None:
                 record = VariantRecord(refusal=refusal)
                 break
-            result = step(piece, samples)
-            model = result.model
-            record = VariantRecord(layers=result.layers or record.layers, notes=record.notes + result.notes)
+            result = step(piece, made.samples)
+            model, simulation = result.model, result.simulation
+            record = VariantRecord(
+                layers=record.layers or result.layers,
+                notes=record.notes + result.notes,
+                evaluations=record.evaluations + result.evaluations,
+            )
         if record.refusal is None:
             save_model(model, stage / MODEL_FILE)
+            if simulation is not None:
+                save_model(simulation, stage / SIMULATION_FILE)
         (stage / "record.json").write_text(record.model_dump_json())
+
+    def _workpiece(self, made: Making, model: ir.Model, *, is_first: bool) -> Workpiece:
+        """What a pass gets; only the first pass works on the model that others calibrate and search too."""
+        return Workpiece(
+            model=model,
+            target=made.target,
+            threads=self.threads,
+            progress=self.reporter(f"making {made.variant.name}"),
+            calibrate=(lambda found, some: self.calibration(made.source, found, some)) if is_first else None,
+            measure=made.bench.measure if is_first else None,
+            remember=(lambda key, compute: self._figures(made, key, compute)) if is_first else None,
+            tolerance=made.bench.tolerance,
+        )
+
+    def _figures(self, made: Making, key: str, compute: Callable[[], Figures]) -> Figures:
+        parents = (made.source.digest, made.samples.sha256, made.bench.digest)
+        lineage = lineage_of(
+            "figures", f"{self.machine} {made.settings} {key}", parents=parents, libraries=_NUMERIC
+        )
+        folder = self.store.once(
+            lineage, lambda stage: write_bytes(stage / "figures.json", json.dumps(compute()).encode())
+        )
+        return {
+            name: float(value) for name, value in json.loads((folder / "figures.json").read_text()).items()
+        }
 
     def scores(
         self, file: ModelFile, samples: Samples, metric: Metric, *, reference: LazyReference, optimize: bool
@@ -137,7 +193,8 @@ class Steps:
         report = self.reporter("evaluating")
 
         def build(stage: Path) -> None:
-            runner = OnnxRuntimeRunner(file.path, threads=self.threads, optimize=optimize)
+            path = file.path if optimize or file.simulation is None else file.simulation
+            runner = OnnxRuntimeRunner(path, threads=self.threads, optimize=optimize)
             found = score(runner, samples, metric=metric, reference=reference.get(), progress=report)
             write_scores(found, stage / "scores.npz")
 
@@ -213,5 +270,5 @@ def macs_of(path: Path) -> dict[str, int]:
 
 
 def _model_file(folder: Path, lineage: Lineage) -> ModelFile:
-    path = folder / MODEL_FILE
-    return ModelFile(path, model_digest(path), lineage)
+    path, simulation = folder / MODEL_FILE, folder / SIMULATION_FILE
+    return ModelFile(path, model_digest(path), lineage, simulation if simulation.is_file() else None)

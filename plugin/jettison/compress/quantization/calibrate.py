@@ -24,10 +24,9 @@ from jettison.core.errors import SamplesError
 from jettison.core.progress import Progress
 from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays
-from jettison.engines.onnxruntime import OnnxRuntimeRunner
+from jettison.engines.onnxruntime import runner_of
 from jettison.graph.model import input_specs
 from jettison.graph.observe import Observation, observed, stride_of
-from jettison.graph.save import model_bytes
 
 _BUFFERED = 1 << 16
 """Elements of one value that are gathered before they are counted together."""
@@ -72,7 +71,7 @@ def calibrate(
     if not observations:
         return Calibration({}, sources, samples.count)
     specs = input_specs(model)
-    runner = OnnxRuntimeRunner(model_bytes(observed(model, observations)), threads=threads)
+    runner = runner_of(observed(model, observations), threads=threads)
     counter = _Counter(observations)
     batch = fixed_batch_size(specs) or 1
     for index, piece in enumerate(samples.batches(batch)):
@@ -83,10 +82,11 @@ def calibrate(
 
 
 def plan_observations(model: ir.Model) -> tuple[list[Observation], dict[str, str]]:
-    """What to observe, and for values that only move others' elements, where these come from."""
-    values = {name_of(value): value for node in model.graph for value in node.outputs}
-    values |= {name_of(value): value for value in model.graph.inputs}
-    wanted = _sites((place_for_cpu(model.graph, frozenset()), place_for_tensorrt(model.graph, frozenset())))
+    """What to observe, in the graph's order, and for values that only move elements where these come from."""
+    values = {name_of(value): value for value in model.graph.inputs}
+    values |= {name_of(value): value for node in model.graph for value in node.outputs}
+    sites = _sites((place_for_cpu(model.graph, frozenset()), place_for_tensorrt(model.graph, frozenset())))
+    wanted = [name for name in values if name in sites]
     sources = {name: source for name in wanted if (source := _moved_from(values[name])) in wanted and source}
     observations = [
         Observation(name, _stride(values[name]), _known_low(values[name]))
@@ -96,8 +96,8 @@ def plan_observations(model: ir.Model) -> tuple[list[Observation], dict[str, str
     return observations, sources
 
 
-def _sites(placements: Iterable[Placement]) -> list[str]:
-    return sorted({site.value for placement in placements for site in placement.sites})
+def _sites(placements: Iterable[Placement]) -> set[str]:
+    return {site.value for placement in placements for site in placement.sites}
 
 
 def _moved_from(value: ir.Value) -> str | None:

@@ -9,6 +9,7 @@ on an EfficientNet-Lite0 and a MiniLM nothing but two guards of divisions had to
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.evaluate.sqnr import SqnrMeter
 from jettison.graph.cast import (
+    IDLE_REASONS,
     PAIRS,
     CastPlan,
     CastType,
@@ -108,7 +110,9 @@ class CastModel(BaseModel):
         result = cast_nodes(model, self.quantize, frozenset(kept))
         final = plan_cast(model, self.quantize, frozenset(kept))
         notes = (*self._notes(piece, model), *found.notes(self), *_island_notes(kept))
-        return PassResult(result, layers=tuple(_decisions(model.graph, final, kept)), notes=notes)
+        simulation = simulate_cast(model, self.quantize, frozenset(kept)) if piece.target.is_gpu else None
+        decisions = tuple(_decisions(model.graph, final, kept))
+        return PassResult(result, layers=decisions, notes=notes, simulation=simulation)
 
     def _target_refusal(self, piece: Workpiece) -> Refusal | None:
         if self.quantize == "bfloat16" and not piece.target.is_gpu:
@@ -179,7 +183,7 @@ def prepared(model: ir.Model, dtype: CastType) -> ir.Model:
 
     Neither type holds float32's lowest number, by which exporters mask a logit. Half of what the range check
     allows is as good: exp(-8188) is 0 too, two masks add up within the range, and a row that is masked
-    everywhere keeps equal weights, where infinity would give NaN.
+    everywhere stays finite, where infinity would give NaN.
 
     Raises:
         ModelError: An operator cannot be converted to the newer opset.
@@ -214,28 +218,20 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 def _overflowing(view: ir.Model, plan: CastPlan, samples: Samples, piece: Workpiece) -> dict[str, str]:
     """Nodes that read or write values too near the end of the range on these samples, with the reason."""
-    nodes = {node.name: node for node in view.graph if node.name in plan.slots}
-    touched = {
-        name: [
-            value.name
-            for value in (
-                *(nodes[name].inputs[index] for index in sorted(slots.inputs)),
-                *(nodes[name].outputs[index] for index in sorted(slots.outputs)),
-            )
-            if value is not None and value.name and value.const_value is None
-        ]
-        for name, slots in plan.slots.items()
-    }
-    extremes = _extremes(
-        view, sorted({value for values in touched.values() for value in values}), samples, piece
-    )
-    limit = largest_of(plan.dtype) / HEADROOM
+    touched: dict[str, list[str]] = {}
+    for node in view.graph:
+        if (slots := plan.slots.get(node.name or "")) is not None:
+            values = [node.inputs[index] for index in sorted(slots.inputs)]
+            values += [node.outputs[index] for index in sorted(slots.outputs)]
+            names = [value.name for value in values if value is not None and value.const_value is None]
+            touched[node.name or ""] = [name for name in names if name]
+    extremes = _extremes(view, sorted({name for names in touched.values() for name in names}), samples, piece)
+    end = largest_of(plan.dtype)
     return {
-        name: f"{value!r} reaches {extremes[value]:.3g} on the samples, and {plan.dtype} ends at "
-        f"{largest_of(plan.dtype):,.0f}"
-        for name, values in touched.items()
-        for value in values
-        if extremes[value] > limit
+        node_name: f"{name!r} reaches {extremes[name]:.3g} on the samples, {plan.dtype} ends at {end:,.0f}"
+        for node_name, names in touched.items()
+        for name in names
+        if extremes[name] > end / HEADROOM
     }
 
 
@@ -253,15 +249,14 @@ def _extremes(view: ir.Model, names: Sequence[str], samples: Samples, piece: Wor
         outputs = runner.run(padded(part.inputs, batch))
         for found in observations:
             ends = (float(outputs[found.lowest]), float(outputs[found.highest]))
-            if any(math.isnan(end) for end in ends):
+            if math.isnan(float(outputs[found.total])) and ends != (-math.inf, math.inf):
                 raise SamplesError(
                     "calibration",
                     detail=f"value {found.value!r} became NaN",
                     fix="Check the model in float on these samples: it breaks by itself",
                 )
-            largest[found.value] = max(
-                largest[found.value], *(abs(end) for end in ends if math.isfinite(end))
-            )
+            finite = (abs(end) for end in ends if math.isfinite(end))
+            largest[found.value] = max(largest[found.value], *finite)
         done += len(part)
         if piece.progress is not None:
             piece.progress(done, samples.count)
@@ -293,8 +288,9 @@ class Scorer:
 def scorer_of(piece: Workpiece, view: ir.Model, samples: Samples, *, dtype: CastType) -> Scorer:
     """A scorer against the piece's own outputs, on samples spread over all that there are."""
     batch = fixed_batch_size(input_specs(view)) or 1
-    step = max(samples.count // (SCORED_SAMPLES * batch), 1)
-    parts = [part for index, part in enumerate(samples.batches(batch)) if index % step == 0][:SCORED_SAMPLES]
+    wanted = max(SCORED_SAMPLES // batch, 1)
+    step = max(samples.count // batch // wanted, 1)
+    parts = itertools.islice(samples.batches(batch), 0, wanted * step, step)
     batches = tuple(padded(part.inputs, batch) for part in parts)
     original = without_activation_pairs(piece.model)
     runner = OnnxRuntimeRunner(model_bytes(original), threads=piece.threads, optimize=False)
@@ -338,7 +334,8 @@ def search(scorer: Scorer, candidates: Sequence[str], kept: frozenset[str], *, l
     while noise > _share(least_db) and scorer.trials < LARGEST_SEARCH:
         rest = [name for name in candidates if name not in islands]
         part, after = _culprit(scorer, rest, kept | set(islands), noise)
-        if after > noise * (1 - LEAST_GAIN):
+        is_large = len(islands) + len(part) > max(len(candidates) // 2, 1)
+        if is_large or after > noise * (1 - LEAST_GAIN):
             break
         islands, noise = [*islands, *part], after
     return Found(tuple(islands), _db(start), _db(noise), scorer.trials)
@@ -380,7 +377,7 @@ def _decisions(graph: ir.Graph, plan: CastPlan, kept: Mapping[str, str]) -> list
     decisions = []
     for node in graph:
         name = node.name or ""
-        stays = name in plan.kept and node.op_type not in PAIRS
+        stays = plan.kept.get(name, IDLE_REASONS[0]) not in IDLE_REASONS and node.op_type not in PAIRS
         if stays or (name in plan.slots and node.op_type in KINDS):
             integers = any(value is not None and _is_dequantized(value) for value in node.inputs)
             where = "float32" if stays else plan.dtype

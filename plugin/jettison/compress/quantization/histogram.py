@@ -76,7 +76,10 @@ def histogram_of(values: np.ndarray[Any, Any], *, low: float, high: float) -> Hi
     """
     exponent = range_exponent(low, high)
     flat = values.reshape(-1)
-    scaled = np.floor(flat * np.float32(math.ldexp(HALF_BINS, -exponent)))
+    bins_per_unit = math.ldexp(HALF_BINS, -exponent)
+    # Scaled down in float32, a tiny negative number would become zero and change its bin.
+    scaled = flat * (np.float32(bins_per_unit) if bins_per_unit >= 1 else np.float64(bins_per_unit))
+    np.floor(scaled, out=scaled)
     bins = np.clip(scaled, -HALF_BINS, HALF_BINS - 1).astype(np.int64) + HALF_BINS
     counts = np.bincount(bins, minlength=2 * HALF_BINS)
     return Histogram(counts, exponent, low, high, flat.size - int(np.count_nonzero(flat)))

@@ -44,13 +44,16 @@ class Site:
     `readers` take the dequantized value; `guarded` readers stay in float and take it from a second
     DequantizeLinear, with one scale for each channel, all equal: ONNX Runtime would turn a float Conv
     or Gemm behind a per-tensor DequantizeLinear into a per-tensor integer one.
-    `is_output`: the graph's output of that name becomes the dequantized value.
+    `is_output`: the graph's output of that name becomes the dequantized value. `enters`: a float operator
+    makes the value, so that quantizing it is work of its own; `leaves`: a float operator reads it.
     """
 
     value: str
     readers: tuple[Reader, ...]
     guarded: tuple[Reader, ...] = ()
     is_output: bool = False
+    enters: bool = True
+    leaves: bool = True
 
 
 @dataclass(frozen=True)

@@ -108,14 +108,23 @@ class _Plan:
         operator makes it, float readers keep the exact value.
         """
         is_made = value in self.made
+        is_output = is_made and value.is_graph_output()
+        integer: list[Reader] = []
         plain: list[Reader] = []
         guarded: list[Reader] = []
         for node, reader in readers_of(value):
             if node in self.operators:
-                plain.append(reader)
+                integer.append(reader)
             elif is_made:
                 (guarded if node.op_type in _RECAPTURED and reader.index == 0 else plain).append(reader)
-        return Site(name_of(value), _ordered(plain), _ordered(guarded), is_made and value.is_graph_output())
+        return Site(
+            value=name_of(value),
+            readers=_ordered(integer + plain),
+            guarded=_ordered(guarded),
+            is_output=is_output,
+            enters=not is_made,
+            leaves=bool(plain or guarded or is_output),
+        )
 
 
 def _ordered(readers: list[Reader]) -> tuple[Reader, ...]:

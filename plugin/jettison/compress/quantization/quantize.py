@@ -47,7 +47,7 @@ class QuantizeFull(BaseModel):
                     reasons=(f"keep_float: {pattern!r} matches no weighted layer",),
                     instead=f"Layers are {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}",
                 )
-        decisions = place(piece.model.graph, piece.target.dialect, self._kept(piece)).layers
+        decisions = place(piece.model.graph, piece.target.dialect, self.kept(piece)).layers
         if any(decision.quantized for decision in decisions):
             return None
         reasons = sorted({f"{decision.kind}: {decision.reason}" for decision in decisions})
@@ -59,14 +59,15 @@ class QuantizeFull(BaseModel):
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with Q/DQ pairs and INT8 weights, in the target's dialect."""
-        placement = place(piece.model.graph, piece.target.dialect, self._kept(piece))
+        placement = place(piece.model.graph, piece.target.dialect, self.kept(piece))
         calibration = piece.calibration(samples)
         choice = RangeChoice(self.ranges, self.percentile)
         return PassResult(
             quantize_static(piece.model, calibration, placement, choice=choice), layers=placement.layers
         )
 
-    def _kept(self, piece: Workpiece) -> frozenset[str]:
+    def kept(self, piece: Workpiece) -> frozenset[str]:
+        """Names of the layers that the patterns leave in float."""
         names = [layer.name for layer in find_layers(piece.model.graph)]
         return frozenset(name for pattern in self.keep_float for name in fnmatch.filter(names, pattern))
 

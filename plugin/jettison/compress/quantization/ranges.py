@@ -8,6 +8,7 @@ distribution's information, as TensorRT's entropy calibrator does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -36,43 +37,63 @@ class Range(BaseModel):
         return Range(low=min(self.low, other.low), high=max(self.high, other.high))
 
 
-def range_of(histogram: Histogram, method: RangeMethod, *, percentile: float = 99.99) -> Range:
-    """The range that the method chooses, never beyond the extremes that were seen."""
-    clip = _METHODS[method](histogram, percentile)
+@dataclass(frozen=True)
+class _Setting:
+    """What the methods are told beside the counts."""
+
+    percentile: float
+    symmetric: bool
+
+
+def range_of(
+    histogram: Histogram, method: RangeMethod, *, percentile: float = 99.99, symmetric: bool = False
+) -> Range:
+    """The range that the method chooses, never beyond the extremes that were seen.
+
+    Args:
+        histogram: What was counted.
+        method: How to choose.
+        percentile: The share that `percentile` keeps, 50 to 100.
+        symmetric: The integers will reach equally far to both sides of zero, whatever the range: behind a
+            Relu their step is then twice as long, and clipping pays more.
+    """
+    clip = _METHODS[method](histogram, _Setting(percentile, symmetric))
     low, high = max(histogram.low, -clip), min(histogram.high, clip)
     return Range(low=min(low, 0.0), high=max(high, 0.0))
 
 
-def _max_clip(histogram: Histogram, percentile: float) -> float:
-    del percentile
+def _max_clip(histogram: Histogram, setting: _Setting) -> float:
+    del setting
     return max(abs(histogram.low), abs(histogram.high))
 
 
-def _percentile_clip(histogram: Histogram, percentile: float) -> float:
+def _percentile_clip(histogram: Histogram, setting: _Setting) -> float:
     """The smallest bin edge below which that percentage of |x| lies."""
     cumulative = np.cumsum(histogram.magnitudes)
-    index = int(np.searchsorted(cumulative, cumulative[-1] * percentile / 100.0))
+    index = int(np.searchsorted(cumulative, cumulative[-1] * setting.percentile / 100.0))
     return (index + 1) * histogram.bin_width
 
 
-def _mse_clip(histogram: Histogram, percentile: float) -> float:
+def _mse_clip(histogram: Histogram, setting: _Setting) -> float:
     """The clip c that minimizes E[(x - Q(x))^2] = s(c)^2 / 12 * P(x != 0) + E[(|x| - c)^2 ; |x| > c].
 
-    s(c) is the step of 8 bits over the clipped range. Source: Banner et al. 2019 (arXiv 1810.05723),
-    with the measured distribution in place of a Laplacian.
+    s(c) is the step of 8 bits over the clipped range, over [-c, c] where it is symmetric.
+    Source: Banner et al. 2019 (arXiv 1810.05723), with the measured distribution in place of a Laplacian.
     """
-    largest = _max_clip(histogram, percentile)
+    largest = _max_clip(histogram, setting)
     centers = np.minimum((np.arange(HALF_BINS) + 0.5) * histogram.bin_width, largest)
     counts = histogram.magnitudes.astype(np.float64)
     clips = _CLIP_CANDIDATES * largest
     beyond = np.maximum(centers[None, :] - clips[:, None], 0.0)
     cut_off = (beyond**2 @ counts) / max(counts.sum(), 1.0)
-    spans = np.minimum(histogram.high, clips) - np.maximum(histogram.low, -clips)
+    spans = np.minimum(max(histogram.high, 0.0), clips) - np.maximum(min(histogram.low, 0.0), -clips)
+    if setting.symmetric:
+        spans = 2.0 * clips
     rounded = 1.0 - histogram.zeros / max(histogram.total, 1)
     return float(clips[np.argmin((spans / _LEVELS) ** 2 / 12.0 * rounded + cut_off)])
 
 
-def _kl_clip(histogram: Histogram, percentile: float) -> float:
+def _kl_clip(histogram: Histogram, setting: _Setting) -> float:
     """The clip whose 128-level distribution diverges least from the clipped original.
 
     Source: Migacz, "8-bit Inference with TensorRT", GTC 2017.
@@ -81,7 +102,7 @@ def _kl_clip(histogram: Histogram, percentile: float) -> float:
     counts[0] = max(counts[0] - histogram.zeros, 0.0)
     occupied = np.flatnonzero(counts)
     if occupied.size == 0 or occupied[-1] < _KL_LEVELS:
-        return _max_clip(histogram, percentile)
+        return _max_clip(histogram, setting)
     stops = range(_KL_LEVELS, int(occupied[-1]) + 1 + _KL_STEP, _KL_STEP)
     best = min(stops, key=lambda stop: _divergence(counts, min(stop, HALF_BINS)))
     return min(best, HALF_BINS) * histogram.bin_width
@@ -103,7 +124,7 @@ def _divergence(counts: np.ndarray[Any, np.dtype[np.float64]], stop: int) -> flo
     return float(np.sum(p * np.log(p / q)))
 
 
-_METHODS: dict[RangeMethod, Callable[[Histogram, float], float]] = {
+_METHODS: dict[RangeMethod, Callable[[Histogram, _Setting], float]] = {
     "max": _max_clip,
     "percentile": _percentile_clip,
     "mse": _mse_clip,

@@ -9,6 +9,7 @@ Source: Jacob et al. 2018 (arXiv 1712.05877), equations 1 to 8.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,12 @@ def activation_ranges(
 ) -> dict[str, Range]:
     """The range of each site's value, tied values having one range that covers them all."""
     ranges = {
-        site.value: range_of(calibration.histogram(site.value), choice.method, percentile=choice.percentile)
+        site.value: range_of(
+            calibration.histogram(site.value),
+            choice.method,
+            percentile=choice.percentile,
+            symmetric=placement.dialect == "tensorrt",
+        )
         for site in placement.sites
     }
     for group in placement.ties:
@@ -65,25 +71,74 @@ def activation_scale(found: Range, dialect: Dialect) -> Scale:
     return Scale(np.array(scale, np.float32), np.array(zero_point, np.uint8))
 
 
-def quantize_static(
+@dataclass(frozen=True)
+class LayerIntegers:
+    """What one layer computes with: the scale of its activation, and its weight as integers."""
+
+    activation: Scale
+    weight: QuantizedWeight
+
+
+def layer_integers(
     model: ir.Model, calibration: Calibration, placement: Placement, *, choice: RangeChoice | None = None
+) -> dict[str, LayerIntegers]:
+    """What each quantized layer computes with, by its name; layers that share a weight share its integers."""
+    return _layer_integers(model.graph, placement, _scales(calibration, placement, choice))
+
+
+def quantize_static(
+    model: ir.Model,
+    calibration: Calibration,
+    placement: Placement,
+    *,
+    choice: RangeChoice | None = None,
+    weights: Mapping[str, QuantizedWeight] | None = None,
 ) -> ir.Model:
-    """A quantized copy of a clean float model; the model given stays as it is."""
+    """A quantized copy of a clean float model; the model given stays as it is.
+
+    Args:
+        model: The model.
+        calibration: The histograms of its activations.
+        placement: Where pairs stand.
+        choice: How ranges are made from histograms.
+        weights: Integers, by layer, to take instead of plainly rounded ones.
+    """
     copy = model.clone()
     editor = Editor(copy)
-    ranges = activation_ranges(calibration, placement, choice or RangeChoice())
-    scales = {name: activation_scale(found, placement.dialect) for name, found in ranges.items()}
-    layers = [layer for layer in find_layers(copy.graph) if layer.name in placement.quantized]
-    source_of = {
-        (reader.node, reader.index): site.value for site in placement.sites for reader in site.readers
-    }
+    scales = _scales(calibration, placement, choice)
+    integers = _layer_integers(copy.graph, placement, scales, weights)
     writer = _WeightWriter(editor, placement.dialect)
-    for layer in layers:
-        writer.write(layer, scales[source_of[layer.name, 0]])
+    for layer in find_layers(copy.graph):
+        if layer.name in integers:
+            writer.write(layer, integers[layer.name])
     for site in placement.sites:
         _write_site(editor, site, scales[site.value])
     editor.drop_unused()
     return copy
+
+
+def _scales(calibration: Calibration, placement: Placement, choice: RangeChoice | None) -> dict[str, Scale]:
+    ranges = activation_ranges(calibration, placement, choice or RangeChoice())
+    return {name: activation_scale(found, placement.dialect) for name, found in ranges.items()}
+
+
+def _layer_integers(
+    graph: ir.Graph,
+    placement: Placement,
+    scales: Mapping[str, Scale],
+    weights: Mapping[str, QuantizedWeight] | None = None,
+) -> dict[str, LayerIntegers]:
+    activations = {
+        (reader.node, reader.index): scales[site.value] for site in placement.sites for reader in site.readers
+    }
+    rounder = _WeightRounder(placement.dialect)
+    found = {}
+    for layer in find_layers(graph):
+        if layer.name in placement.quantized:
+            activation = activations[layer.name, 0]
+            given = (weights or {}).get(layer.name)
+            found[layer.name] = LayerIntegers(activation, given or rounder.weight(layer, activation))
+    return found
 
 
 def _write_site(editor: Editor, site: Site, scale: Scale) -> None:
@@ -114,48 +169,64 @@ def _pairs(readers: tuple[Reader, ...]) -> list[tuple[str, int]]:
 
 
 @dataclass
-class _WeightWriter:
-    """Writes each weight once, however many layers share it, and each bias for its own layer.
+class _WeightRounder:
+    """Rounds each weight once, however many layers share it.
 
     A layer whose bias does not fit the shared scales gets integers of its own.
     """
+
+    dialect: Dialect
+
+    def __post_init__(self) -> None:
+        self._rounded: dict[tuple[str, int, bool], list[QuantizedWeight]] = {}
+
+    def weight(self, layer: Layer, activation: Scale) -> QuantizedWeight:
+        """The layer's weight as integers, with scales under which its bias fits 32 bits on `cpu`."""
+        least = None
+        if layer.bias is not None and self.dialect == "cpu":
+            least = _least_scales(_array(layer.bias), activation, layer)
+        pair_safe = self.dialect == "cpu" and not layer.is_depthwise
+        rounded = self._rounded.setdefault((layer.weight.name or "", layer.weight_axis, pair_safe), [])
+        for quantized in rounded:
+            if least is None or (quantized.scales >= least).all():
+                return quantized
+        rounded.append(
+            quantize_weight(_array(layer.weight), layer.weight_axis, pair_safe=pair_safe, least_scales=least)
+        )
+        return rounded[-1]
+
+
+@dataclass
+class _WeightWriter:
+    """Writes integers once, however many layers compute with them, and each bias for its own layer."""
 
     editor: Editor
     dialect: Dialect
 
     def __post_init__(self) -> None:
-        self._written: dict[tuple[str, int, bool], list[tuple[QuantizedWeight, ir.Value]]] = {}
+        self._written: list[tuple[QuantizedWeight, ir.Value]] = []
 
-    def write(self, layer: Layer, activation: Scale) -> None:
+    def write(self, layer: Layer, integers: LayerIntegers) -> None:
         """Let the layer read its weight, and on `cpu` its bias, from integers."""
-        bias = _array(layer.bias) if layer.bias is not None and self.dialect == "cpu" else None
-        least = None if bias is None else _least_scales(bias, activation, layer)
-        quantized, value = self._weight(layer, least)
-        self.editor.rewire([(layer.name, 1)], value)
-        if bias is not None:
-            scales = activation.values * quantized.scales
-            integers = np.rint(np.broadcast_to(bias.reshape(-1), scales.shape) / scales).astype(np.int32)
+        self.editor.rewire([(layer.name, 1)], self._weight(layer, integers.weight))
+        if layer.bias is not None and self.dialect == "cpu":
+            scales = integers.activation.values * integers.weight.scales
+            bias = np.broadcast_to(_array(layer.bias).reshape(-1), scales.shape)
             stored = self.editor.store(
-                f"{layer.name}_bias", integers, Scale(scales, np.array(0, np.int32), axis=0)
+                f"{layer.name}_bias",
+                np.rint(bias / scales).astype(np.int32),
+                Scale(scales, np.array(0, np.int32), axis=0),
             )
             self.editor.rewire([(layer.name, 2)], stored)
 
-    def _weight(
-        self, layer: Layer, least_scales: np.ndarray[Any, Any] | None
-    ) -> tuple[QuantizedWeight, ir.Value]:
-        pair_safe = self.dialect == "cpu" and not layer.is_depthwise
-        key = (layer.weight.name or "", layer.weight_axis, pair_safe)
-        written = self._written.setdefault(key, [])
-        for quantized, value in written:
-            if least_scales is None or (quantized.scales >= least_scales).all():
-                return quantized, value
-        quantized = quantize_weight(
-            _array(layer.weight), layer.weight_axis, pair_safe=pair_safe, least_scales=least_scales
-        )
+    def _weight(self, layer: Layer, quantized: QuantizedWeight) -> ir.Value:
+        for written, value in self._written:
+            if written is quantized:
+                return value
         scale = Scale(quantized.scales, np.array(0, np.int8), axis=quantized.axis)
-        value = self.editor.store(f"{key[0]}_axis{layer.weight_axis}", quantized.values, scale)
-        written.append((quantized, value))
-        return quantized, value
+        value = self.editor.store(f"{layer.weight.name}_axis{layer.weight_axis}", quantized.values, scale)
+        self._written.append((quantized, value))
+        return value
 
 
 def _array(value: ir.Value) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -1,0 +1,212 @@
+"""All that a search over layers needs, gathered once: calibration, corrections, damages and costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from jettison.compress.passes import Figures, Workpiece
+from jettison.compress.quantization.calibrate import Calibration
+from jettison.compress.quantization.correct import CORRECTION_SAMPLES, Correction, bias_corrections, corrected
+from jettison.compress.quantization.cost import CostModel, LayerTime, Workshop, fit_cost
+from jettison.compress.quantization.damage import (
+    DAMAGE_SAMPLES,
+    batches_of,
+    layer_damages,
+    logits_view,
+    noise_to_signal,
+    outputs_of,
+)
+from jettison.compress.quantization.placement import Placement
+from jettison.compress.quantization.quantize import place
+from jettison.compress.quantization.ranges import RangeMethod
+from jettison.compress.quantization.roofline import peaks_of
+from jettison.compress.quantization.static import RangeChoice, layer_integers, quantize_static
+from jettison.core.progress import silent
+from jettison.core.samples import Samples, first, skip
+from jettison.core.tensors import Arrays
+from jettison.engines.onnxruntime import probe
+from jettison.graph.macs import macs_by_node
+from jettison.graph.model import input_specs
+from jettison.graph.shapes import ShapeTable, example_inputs, infer_shapes
+
+_METHODS: tuple[RangeMethod, ...] = ("max", "mse")
+"""Range methods that won on some model; percentile and KL won on none (benchmarks/guarantee.py)."""
+
+
+@dataclass
+class Material:
+    """A graph with everything measured that a choice of layers depends on.
+
+    `order` holds the layers that may be quantized, in the graph's order; `damages` what each costs in
+    accuracy; `cost` prices a choice in microseconds, by `cost_source`.
+    """
+
+    piece: Workpiece
+    calibration: Calibration
+    choice: RangeChoice
+    corrections: Mapping[str, Correction]
+    order: Sequence[str]
+    layers: frozenset[str]
+    damages: Mapping[str, float] = field(default_factory=dict)
+    costs: CostModel | None = None
+    cost_source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def place(self, quantized: frozenset[str]) -> Placement:
+        """The placement with exactly these layers in integers."""
+        return place(self.piece.model.graph, self.piece.target.dialect, self.layers - quantized)
+
+    def quantize(self, quantized: frozenset[str]) -> ir.Model:
+        """The model with exactly these layers in integers, their biases corrected."""
+        placement = self.place(quantized)
+        source = corrected(self.piece.model, self.corrections, placement)
+        return quantize_static(source, self.calibration, placement, choice=self.choice)
+
+    def cost(self, quantized: frozenset[str]) -> float:
+        """The predicted time in microseconds."""
+        if self.costs is None:
+            raise ValueError("costs were not gathered")
+        return self.costs.time_us(self.place(quantized))
+
+
+def gather(
+    piece: Workpiece, samples: Samples, ranges: RangeMethod | str, keep_in_float: frozenset[str]
+) -> Material:
+    """Calibrate, choose ranges and corrections by held-out samples, measure damages and costs.
+
+    Raises:
+        SamplesError: The samples make the float model overflow.
+    """
+    everything = place(piece.model.graph, piece.target.dialect, keep_in_float)
+    order = [layer.node for layer in everything.layers if layer.quantized]
+    names = frozenset(layer.node for layer in everything.layers)
+    material = Material(piece, piece.calibration(samples), RangeChoice(), {}, order, names)
+    _choose_repairs(material, samples, everything, _METHODS if ranges == "measure" else (_method(ranges),))
+    repairs = f"{material.choice.method} corrected={bool(material.corrections)}"
+    key = f"damages {repairs} {','.join(sorted(keep_in_float))}"
+    material.damages = piece.recalled(key, lambda: _damages(material, samples))
+    _price(material, samples)
+    return material
+
+
+def _method(name: RangeMethod | str) -> RangeMethod:
+    return next((method for method in ("max", "percentile", "mse", "kl") if method == name), "max")
+
+
+def _choose_repairs(
+    material: Material, samples: Samples, everything: Placement, methods: Sequence[RangeMethod]
+) -> None:
+    """Range method and bias correction as samples that neither saw prefer them, all layers in integers."""
+    held_out = skip(samples, CORRECTION_SAMPLES) or samples
+    batches = batches_of(material.piece.model, first(held_out, DAMAGE_SAMPLES))
+    reference = outputs_of(logits_view(material.piece.model), batches, exact=False)
+    chosen = frozenset(everything.quantized)
+    best = math.inf
+    for method in methods:
+        choice, model = RangeChoice(method), material.piece.model
+        integers = layer_integers(model, material.calibration, everything, choice=choice)
+        found = bias_corrections(
+            material.piece.model, samples, integers=integers, threads=material.piece.threads
+        )
+        for corrections in ({}, found):
+            trial = dataclasses.replace(material, choice=choice, corrections=corrections)
+            noise = noise_to_signal(reference, _outputs(trial, chosen, batches))
+            if noise < best:
+                best = noise
+                material.choice, material.corrections = choice, corrections
+    kept = "kept" if material.corrections else "left out"
+    material.notes = (
+        f"ranges by {material.choice.method}, bias correction {kept}, as held-out calibration samples prefer",
+    )
+
+
+def _outputs(material: Material, chosen: frozenset[str], batches: Sequence[Arrays]) -> list[Arrays]:
+    return outputs_of(logits_view(material.quantize(chosen)), batches, exact=material.piece.target.is_gpu)
+
+
+def _damages(material: Material, samples: Samples) -> Figures:
+    piece = material.piece
+    return layer_damages(
+        piece.model,
+        material.order,
+        samples,
+        quantize=material.quantize,
+        exact=piece.target.is_gpu,
+        progress=piece.progress or silent(""),
+    )
+
+
+def _price(material: Material, samples: Samples) -> None:
+    model = material.piece.model
+    inputs = next(iter(batches_of(model, first(samples, 1), size=1)))
+    shapes = _shapes(model, inputs)
+    if material.piece.target.is_gpu:
+        peaks = peaks_of(material.piece.target.compute_capability)
+        material.costs, material.cost_source = (
+            _estimate(material, shapes),
+            f"estimated from the rates of {peaks.board}",
+        )
+        return
+    figures = material.piece.recalled("costs", lambda: _figures_of(_fit(material, inputs, shapes)))
+    elements = {name: math.prod(found.shape) for name, found in shapes.items()}
+    material.costs, material.cost_source = _model_of(figures, elements), "measured on this machine"
+
+
+def _fit(material: Material, inputs: Arrays, shapes: ShapeTable) -> CostModel:
+    piece = material.piece
+    workshop = Workshop(
+        inputs=inputs,
+        shapes=shapes,
+        place=material.place,
+        quantize=lambda placement: quantize_static(piece.model, material.calibration, placement),
+        threads=piece.threads,
+    )
+    return fit_cost(piece.model, workshop)
+
+
+def _shapes(model: ir.Model, inputs: Arrays) -> ShapeTable:
+    sizes = {
+        size: found
+        for spec in input_specs(model)
+        for size, found in zip(spec.shape, inputs[spec.name].shape, strict=True)
+        if isinstance(size, str)
+    }
+    arrays = example_inputs(input_specs(model), sizes=sizes)
+    return infer_shapes(model.clone(), sizes=sizes, probe=lambda source, names: probe(source, arrays, names))
+
+
+def _estimate(material: Material, shapes: ShapeTable) -> CostModel:
+    """Times by roofline: float is FP16; a border writes and reads its elements once more."""
+    peaks = peaks_of(material.piece.target.compute_capability)
+    macs = macs_by_node(material.piece.model, shapes)
+    elements = {name: math.prod(found.shape) for name, found in shapes.items()}
+    times = {}
+    for node in material.piece.model.graph:
+        if node.name and node.name in material.order:
+            touched = sum(
+                elements.get(value.name or "", 0) for value in (*node.inputs, *node.outputs) if value
+            )
+            times[node.name] = LayerTime(
+                peaks.time_us(macs[node.name], 2.0 * touched, integer=False),
+                peaks.time_us(macs[node.name], 1.0 * touched, integer=True),
+            )
+    per_element = 3.0 / (peaks.memory_gbs * 1e3)
+    return CostModel(times, 0.0, per_element, per_element, elements)
+
+
+def _figures_of(costs: CostModel) -> Figures:
+    figures = {"base": costs.base_us, "quantize": costs.quantize_us, "dequantize": costs.dequantize_us}
+    for name, times in costs.layers.items():
+        figures[f"float {name}"], figures[f"integer {name}"] = times.float_us, times.integer_us
+    return figures
+
+
+def _model_of(figures: Figures, elements: Mapping[str, int]) -> CostModel:
+    names = [key.removeprefix("float ") for key in figures if key.startswith("float ")]
+    times = {name: LayerTime(figures[f"float {name}"], figures[f"integer {name}"]) for name in names}
+    return CostModel(times, figures["base"], figures["quantize"], figures["dequantize"], elements)

@@ -1,0 +1,138 @@
+"""The pass `{quantize: partial}`: the fastest choice of layers that holds the tolerance.
+
+Layers are calibrated and corrected once; each layer's damage and time are measured alone; a search over
+their sums gives a front of choices; then few joint evaluations find the fastest one whose score, at worst,
+stays within the tolerance, and try to take further layers into integers from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jettison.compress.passes import Figures, Measurement, PassResult, Refusal, Workpiece
+from jettison.compress.quantization.material import Material, gather
+from jettison.compress.quantization.quantize import QuantizeFull
+from jettison.compress.quantization.ranges import RangeMethod
+from jettison.compress.quantization.search import Point, Search, spread
+from jettison.core.samples import Samples
+
+_FRONT_POINTS = 24
+"""Choices of the front that the joint evaluations may pick from: 1 dB apart on the models measured."""
+
+
+class QuantizePartial(BaseModel):
+    """Static INT8 for the layers that are worth it, within a tolerance."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantize: Literal["partial"] = "partial"
+    tolerance: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    max_evaluations: int = Field(default=12, ge=2, le=200)
+    ranges: RangeMethod | Literal["measure"] = "measure"
+    keep_float: tuple[str, ...] = ()
+
+    def check(self, piece: Workpiece) -> Refusal | None:
+        """Refuses what `{quantize: full}` refuses, and a road without anything to judge by."""
+        refusal = QuantizeFull(keep_float=self.keep_float).check(piece)
+        if refusal is None and piece.measure is None:
+            return Refusal(
+                reasons=("a search needs something to judge its choices by",),
+                instead="Use it first in a variant's passes, through run or compress",
+            )
+        return refusal
+
+    def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
+        """The model with the chosen layers in integers; notes tell the front and how it was chosen."""
+        kept = QuantizeFull(keep_float=self.keep_float).kept(piece)
+        material = gather(piece, samples, self.ranges, kept)
+        search = Search(material.order, material.damages, material.cost)
+        front = spread(search.front(), _FRONT_POINTS)
+        tolerance = piece.tolerance if self.tolerance is None else self.tolerance
+        trial = _Trial(piece, material, tolerance, self.max_evaluations)
+        best = trial.fastest(front)
+        if best is not None:
+            best = trial.take_back(best, search)
+        chosen = best if best is not None else front[-1]
+        placement = material.place(chosen.layers)
+        return PassResult(
+            material.quantize(chosen.layers),
+            layers=placement.layers,
+            notes=(*material.notes, *trial.notes(chosen, found=best is not None)),
+            evaluations=len(trial.measured),
+        )
+
+
+@dataclass
+class _Trial:
+    """Joint evaluations of points, each kept on disk, as many as were allowed."""
+
+    piece: Workpiece
+    material: Material
+    tolerance: float
+    budget: int
+    measured: dict[frozenset[str], Measurement] = field(default_factory=dict)
+
+    def fastest(self, front: list[Point]) -> Point | None:
+        """The fastest point of the front that holds, by halving: more damage is taken to score less."""
+        low, high, best = 0, len(front) - 1, None
+        while low <= high and len(self.measured) < self.budget:
+            middle = (low + high) // 2
+            if self.holds(front[middle]):
+                best, high = front[middle], middle - 1
+            else:
+                low = middle + 1
+        return best
+
+    def take_back(self, best: Point, search: Search) -> Point:
+        """Faster choices around the best one, the most promising first, while evaluations are left."""
+        for point in search.neighbours(best):
+            if len(self.measured) >= self.budget:
+                break
+            if point.cost < best.cost and self.holds(point):
+                best = point
+        return best
+
+    def holds(self, point: Point) -> bool:
+        """Whether the score of that choice, at worst, stays within the tolerance."""
+        return self.measure(point.layers).score_delta_low >= -self.tolerance
+
+    def measure(self, layers: frozenset[str]) -> Measurement:
+        """The joint evaluation of a choice, once."""
+        if layers not in self.measured:
+            key = hashlib.sha256("\n".join(sorted(layers)).encode()).hexdigest()[:16]
+            figures = self.piece.recalled(f"joint-{key}", lambda: self._figures(layers))
+            self.measured[layers] = Measurement(
+                score_delta=figures["score_delta"],
+                score_delta_low=figures["score_delta_low"],
+                sqnr_db=figures.get("sqnr_db"),
+                speedup=figures.get("speedup"),
+            )
+        return self.measured[layers]
+
+    def notes(self, chosen: Point, *, found: bool) -> tuple[str, ...]:
+        """How the choice was made, in words."""
+        total, base = len(self.material.order), self.material.cost(frozenset())
+        verdict = (
+            f"{len(chosen.layers)} of {total} layers in integers: the fastest choice whose score falls by at "
+            f"most {self.tolerance:g} on the search samples"
+            if found
+            else f"no choice of layers held the tolerance of {self.tolerance:g} on the search samples; "
+            f"this is the one with the least damage"
+        )
+        cost = f"predicted speed-up {base / max(chosen.cost, 1e-9):.2f} ({self.material.cost_source})"
+        return verdict, cost, f"{len(self.measured)} joint evaluations"
+
+    def _figures(self, layers: frozenset[str]) -> Figures:
+        if self.piece.measure is None:
+            raise ValueError("a search without anything to measure by")
+        found = self.piece.measure(self.material.quantize(layers))
+        figures = {"score_delta": found.score_delta, "score_delta_low": found.score_delta_low}
+        if found.sqnr_db is not None:
+            figures["sqnr_db"] = found.sqnr_db
+        if found.speedup is not None:
+            figures["speedup"] = found.speedup
+        return figures

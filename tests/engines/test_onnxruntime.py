@@ -1,0 +1,57 @@
+"""The door to ONNX Runtime: sessions, errors in words, models beyond one message."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jettison.core.errors import ModelError
+from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
+from jettison.graph.save import save_model
+from zoo.session import cleaned
+from zoo.table import ZOO
+
+
+def test_runner_gives_outputs_by_name_and_specs_of_both_sides(tmp_path):
+    save_model(cleaned("conv_relu_chain"), tmp_path / "model.onnx")
+    runner = OnnxRuntimeRunner(tmp_path / "model.onnx")
+    outputs = runner.run(ZOO["conv_relu_chain"].inputs(3, 0))
+    assert {name: array.shape[0] for name, array in outputs.items()} == {
+        spec.name: 3 for spec in runner.outputs
+    }
+    assert runner.inputs[0].has_dynamic_batch
+
+
+def test_model_beyond_the_limit_runs_through_a_file_that_is_gone_afterwards(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    model, inputs = cleaned("conv_relu_chain"), ZOO["conv_relu_chain"].inputs(2, 0)
+    whole, split = runner_of(model).run(inputs), runner_of(model, limit_bytes=2000).run(inputs)
+    assert all(np.array_equal(whole[name], split[name]) for name in whole)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unoptimized_session_keeps_the_pairs(tmp_path):
+    model = cleaned("conv_relu_chain")
+    assert runner_of(model, optimize=False).run(ZOO["conv_relu_chain"].inputs(1, 0))
+
+
+def test_scalar_input_takes_the_only_row(tmp_path):
+    model, inputs = cleaned("unused_input"), ZOO["unused_input"].inputs(1, 0)
+    rows = {
+        name: np.asarray(array).reshape(-1) if np.ndim(array) == 0 else array
+        for name, array in inputs.items()
+    }
+    expected, found = runner_of(model).run(inputs), runner_of(model).run(rows)
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_refusal_of_onnx_runtime_is_a_model_error(tmp_path):
+    with pytest.raises(ModelError, match="ONNX Runtime refuses it"):
+        OnnxRuntimeRunner(b"no model")
+
+
+def test_inputs_that_do_not_fit_are_told_in_words():
+    runner = runner_of(cleaned("conv_relu_chain"))
+    with pytest.raises(ModelError, match="Check the input shapes"):
+        runner.run({runner.inputs[0].name: np.zeros((1, 1, 1, 1), np.float32)})

@@ -67,12 +67,12 @@ def ask(server: TritonServer, result: RunResult, samples: Samples) -> int:
         local = OnnxRuntimeRunner(published.path / "model.onnx")
         reference = reference_of(local, samples, batch_size=BATCH)
         for protocol, url in (("grpc", server.grpc_url), ("http", server.http_url)):
-            served = TritonRunner(url, published.model, version=published.version, protocol=protocol)
-            top1 = score(served, samples, metric=resolve_metric("top1"), batch_size=BATCH)
-            same = score(
-                served, samples, metric=resolve_metric("agreement"), reference=reference, batch_size=BATCH
-            )
-            difference = largest_difference(served, local, samples)
+            with TritonRunner(url, published.model, version=published.version, protocol=protocol) as served:
+                top1 = score(served, samples, metric=resolve_metric("top1"), batch_size=BATCH)
+                same = score(
+                    served, samples, metric=resolve_metric("agreement"), reference=reference, batch_size=BATCH
+                )
+                difference = largest_difference(served, local, samples)
             agreed = agreed and same.mean == 1.0
             table.add_row(published.model, str(published.version), protocol, *figures(top1, same, difference))
     console.print(table)

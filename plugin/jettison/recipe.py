@@ -29,10 +29,15 @@ PASSES: dict[tuple[str, str], type[BaseModel]] = {
 }
 """Each pass by its verb and kind, as in `{quantize: full}`."""
 
+SEARCHING: tuple[type[BaseModel], ...] = (QuantizePartial,)
+"""Passes whose result depends on joint evaluations: on search samples, metric, tolerance and machine."""
+
 LARGEST_RECIPE_BYTES = 1 << 20
 _NAME = r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$"
 BASELINE = "baseline"
 """The name of the model itself among its variants."""
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: its own, ValueError for impossible dates and text, RecursionError for deep nesting."""
 _CLOSED = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -42,7 +47,8 @@ def _pass_of(value: object) -> Pass:
         return value  # type: ignore[return-value]
     if not isinstance(value, dict) or not value:
         raise ValueError(f"a pass is a mapping such as {{quantize: full}}, found {value!r}")
-    verb = next(iter(value))
+    verbs = {verb for verb, _ in PASSES}
+    verb = next((key for key in value if key in verbs), next(iter(value)))
     known = PASSES.get((str(verb), str(value[verb])))
     if known is None:
         spelled = [f"{{{verb}: {kind}}}" for verb, kind in PASSES]
@@ -82,6 +88,11 @@ class Variant(BaseModel):
     name: str = Field(pattern=_NAME)
     passes: tuple[PassField, ...] = Field(min_length=1)
 
+    @property
+    def searches(self) -> bool:
+        """Whether any of the passes judges its choices by joint evaluations."""
+        return any(isinstance(found, SEARCHING) for found in self.passes)
+
 
 class Publication(BaseModel):
     """Where the baseline and the chosen variant are published."""
@@ -113,7 +124,7 @@ class Recipe(BaseModel):
         if not isinstance(value, list | tuple) or not value:
             raise ValueError("targets is a list such as [cpu, sm89]")
         try:
-            return tuple(parse_target(entry) if isinstance(entry, str) else entry for entry in value)
+            return tuple(entry if isinstance(entry, Target) else parse_target(str(entry)) for entry in value)
         except TargetError as error:
             raise ValueError(f"{error.what}: {error.detail}. {error.fix}") from error
 
@@ -175,7 +186,7 @@ def parse_variant(text: str) -> Variant:
     name, separator, passes = text.partition("=")
     try:
         document = yaml.safe_load(passes) if separator else None
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise RecipeError(f"variant {text!r}", detail=f"not YAML: {error}", fix=_VARIANT_FORM) from error
     if not isinstance(document, list):
         raise RecipeError(f"variant {text!r}", detail="expected NAME=[PASS, ...]", fix=_VARIANT_FORM)
@@ -201,7 +212,7 @@ def _read_yaml(path: Path) -> object:
         )
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         raise RecipeError(f"recipe {path}", detail=f"not YAML: {error}", fix="Correct the syntax") from error
 
 

@@ -105,6 +105,28 @@ def test_one_sample_set_is_halved_and_the_report_says_so(jettison, workspace):
     assert "halved by seed 0" in answer.document["notes"][0]
 
 
+def test_evaluation_on_seen_samples_is_said(jettison, workspace):
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "evaluation.npz",
+        "--evaluation", workspace / "evaluation.npz", "--target", "cpu", "--tolerance", 0.1,
+        "--variant", "int8=[{quantize: full}]", "-o", workspace / "out", "--json",
+    )  # fmt: skip
+    assert "no evidence on unseen ones" in answer.document["notes"][0]
+
+
+def test_note_that_nothing_was_published_reaches_the_reader(jettison, recipe):
+    recipe.write_text(recipe.read_text().replace("targets: [cpu]", "targets: [sm89]"))
+    assert "note: nothing published: results for GPUs need an engine" in jettison("run", recipe).out
+
+
+def test_evidence_stands_though_the_repository_refuses(jettison, recipe, workspace):
+    (workspace / "models").write_text("a file in the way")
+    answer = jettison("run", recipe)
+    assert answer.code == 2
+    assert "expected a folder, found a file" in answer.err
+    assert json.loads((workspace / "runs" / "small" / "report.json").read_text())["chosen"] == "int8"
+
+
 def test_refused_variant_is_reported_with_its_reason(jettison, workspace):
     answer = jettison(
         "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",

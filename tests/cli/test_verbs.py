@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from jettison.cli import preflight as preflight_verb
+from jettison.cli import serve as serve_verb
 from jettison.cli.main import app
 from jettison.core.targets import parse_target
 from jettison.engines.tensorrt.preflight import preflight
+from jettison.triton.runtime import MARKER_NAME
 
 
 def test_publish_gives_growing_versions_and_absolute_paths(jettison, workspace, monkeypatch):
@@ -47,6 +49,40 @@ def test_serve_of_nothing(jettison, tmp_path):
     assert "there is no such folder" in answer.err
 
 
+@pytest.mark.parametrize("option", [("--deadline", "0"), ("--http-port", "70000")])
+def test_serve_with_an_impossible_option(jettison, workspace, option):
+    answer = jettison("serve", workspace, *option)
+    assert answer.code == 2
+    assert option[0] in answer.err
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (1, 4)])
+def test_serve_ends_as_the_server_ends(jettison, workspace, tmp_path, monkeypatch, status, code):
+    class Server:
+        http_url = grpc_url = metrics_url = "127.0.0.1:1"
+        pid, log_path = 1, tmp_path / "log"
+
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            return status
+
+    monkeypatch.setattr(serve_verb, "TritonServer", Server)
+    monkeypatch.setattr(serve_verb, "find_server", lambda *_, **__: None)
+    monkeypatch.setattr(serve_verb.signal, "signal", lambda *_: None)
+    answer = jettison("serve", workspace, "--json")
+    assert answer.code == code
+    assert answer.document["pid"] == 1
+    assert f"ended with status {status}" in answer.err
+
+
 def test_preflight_without_the_compiler_names_the_extra(jettison, workspace, monkeypatch):
     report = preflight(workspace / "model.onnx", parse_target("sm89"))
     missing = report.model_copy(update={"outcome": "unavailable"})
@@ -54,6 +90,15 @@ def test_preflight_without_the_compiler_names_the_extra(jettison, workspace, mon
     answer = jettison("preflight", workspace / "model.onnx", "--target", "sm89")
     assert answer.code == 3
     assert "pip install 'jettison[rtx]'" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"), [("compiles", 0), ("refused", 1), ("crashed", 4), ("timeout", 4)]
+)
+def test_preflight_tells_no_from_no_answer(jettison, workspace, monkeypatch, outcome, code):
+    report = preflight(workspace / "model.onnx", parse_target("sm89")).model_copy(update={"outcome": outcome})
+    monkeypatch.setattr(preflight_verb, "ask", lambda *_, **__: report)
+    assert jettison("preflight", workspace / "model.onnx", "--json").code == code
 
 
 @pytest.mark.rtx
@@ -76,6 +121,22 @@ def test_doctor_tells_what_is_here(jettison):
     assert answer.code == 0
     assert abilities["compress for and run on the CPU"] == "yes"
     assert all(entry["fix"] for entry in answer.document["abilities"] if entry["able"] == "no")
+
+
+def test_doctor_counts_whole_runtimes_only(jettison, tmp_path, monkeypatch):
+    monkeypatch.setenv("JETTISON_CACHE", str(tmp_path))
+    monkeypatch.setattr("jettison.cli.doctor.shutil.which", lambda _: None)
+    for name in ("runtime-half", "runtime-whole"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.lock").write_text("")
+
+    def found():
+        abilities = {entry["name"]: entry for entry in jettison("doctor", "--json").document["abilities"]}
+        return abilities["serve with tritonserver"]
+
+    assert found()["able"] == "no"
+    (tmp_path / "runtime-whole" / MARKER_NAME).write_text("{}")
+    assert found()["detail"] == f"runtime environment {tmp_path / 'runtime-whole'}"
 
 
 def test_doctor_prints_a_table(jettison):

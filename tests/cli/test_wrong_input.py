@@ -109,6 +109,14 @@ def test_samples_with_nan(jettison, workspace):
     assert "holds NaN or infinity" in answer.err
 
 
+def test_wrong_search_samples_are_told_before_anything_is_written(jettison, workspace):
+    _, array = images(workspace)
+    answer = compress(jettison, workspace, **{"--search": samples(workspace, picture=array)})
+    assert answer.code == 2
+    assert "found ['picture']" in answer.err
+    assert not (workspace / "out").exists()
+
+
 def test_no_samples_at_all(jettison, workspace):
     name, array = images(workspace)
     answer = compress(jettison, workspace, **{"--calibration": samples(workspace, **{name: array[:0]})})
@@ -146,6 +154,9 @@ def test_pass_that_does_not_exist(jettison, workspace):
         ("tolerance: 0.1", "tolerance: -1", "greater than or equal to 0"),
         ("path: model.onnx", "pth: model.onnx", "model.p"),
         ("model: {", "model: [", "not YAML"),
+        ("targets: [cpu]", "targets: [{name: ../cpu, dialect: cpu}]", "there is no such target"),
+        ("metric: top1", "metric: 2026-99-99", "not YAML"),
+        ("metric: top1", f"metric: {'[' * 5000}", "not YAML"),
         ("name: int8", "name: baseline", "'baseline' is the model itself"),
     ],
 )
@@ -155,6 +166,13 @@ def test_recipe_with_a_wrong_key_or_value(jettison, recipe, workspace, old, new,
     assert answer.code == 2
     assert words in answer.err
     assert not (workspace / "runs").exists()
+
+
+def test_keys_of_a_pass_may_stand_in_any_order(jettison, recipe):
+    recipe.write_text(recipe.read_text().replace("{quantize: full}", "{ranges: mad, quantize: full}"))
+    answer = jettison("run", recipe)
+    assert "ranges" in answer.err
+    assert "there is no pass" not in answer.err
 
 
 def test_recipe_that_is_not_there(jettison, tmp_path):

@@ -3,10 +3,18 @@
 import importlib.metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from jettison.core.artifacts import LINEAGE_FILE, Lineage, Store, files_digest, lineage_of
+from jettison.core.artifacts import (
+    LINEAGE_FILE,
+    Lineage,
+    Store,
+    arrays_digest,
+    lineage_of,
+    version_of,
+)
 
 
 class Settings(BaseModel):
@@ -47,6 +55,30 @@ def test_a_new_version_of_a_library_is_other_work(monkeypatch: pytest.MonkeyPatc
     before = lineage().digest
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.0.1")
     assert lineage().digest != before
+
+
+def test_a_module_under_another_distribution_has_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.32.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(
+        importlib.metadata, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]}
+    )
+    assert version_of("onnxruntime") == "onnxruntime-gpu 1.32.0"
+    assert version_of("absent") is None
+    assert lineage(libraries=("absent",)).versions["absent"] == "absent"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"y": np.zeros(4)}, {"x": np.ones(4)}, {"x": np.zeros((2, 2))}, {"x": np.zeros(4, np.float32)}, {}],
+    ids=["name", "values", "shape", "dtype", "none"],
+)
+def test_a_digest_over_arrays_follows_all_of_them(other: dict[str, np.ndarray]) -> None:
+    assert arrays_digest({"x": np.zeros(4)}) == arrays_digest({"x": np.zeros(4)}) != arrays_digest(other)
 
 
 def test_settings_may_be_a_model() -> None:
@@ -112,16 +144,3 @@ def test_an_error_of_the_disk_is_not_taken_for_another_process(tmp_path: Path) -
 
     with pytest.raises(OSError, match="disk full"):
         Store(tmp_path).once(lineage(), fail)
-
-
-def test_a_digest_over_files_follows_names_and_contents_but_not_their_order(tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
-    first.write_text("1")
-    second.write_text("2")
-    before = files_digest([first, second])
-    assert files_digest([second, first]) == before
-    second.write_text("3")
-    assert files_digest([first, second]) != before
-    second.write_text("2")
-    second.rename(tmp_path / "c")
-    assert files_digest([first, tmp_path / "c"]) != before

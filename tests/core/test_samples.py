@@ -136,6 +136,19 @@ def test_a_function_may_yield_the_samples(module: Module) -> None:
     assert [list(batch.labels) for batch in samples.batches(3)] == [[0, 0, 1], [1, 2, 2]]
 
 
+def test_a_function_that_fails_is_told_with_its_words(module: Module) -> None:
+    module.write("own_samples_2", "def fails():\n    yield {}['image']")
+    assert "the function failed with KeyError: 'image'" in refused("own_samples_2:fails")
+    module.write("own_samples_3", "def broken(:")
+    assert "invalid syntax" in refused("own_samples_3:broken")
+
+
+def test_text_has_a_digest_by_its_words() -> None:
+    texts = [np.array([words], dtype=np.object_) for words in ("a b", "a b", "a c")]
+    digests = [samples_of({"t": text}, specs=[spec("t", "n", dtype="string")]).sha256 for text in texts]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_module_or_function_that_is_not_there_is_told(module: Module) -> None:
     module.write("own_samples_2", "value = 3")
     fix = "Install its package, or correct package.module:function"

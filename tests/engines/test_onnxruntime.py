@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from jettison.core.errors import ModelError
-from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
+from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of, session_of
 from jettison.graph.save import save_model
 from zoo.session import cleaned
 from zoo.table import ZOO
@@ -31,9 +33,37 @@ def test_model_beyond_the_limit_runs_through_a_file_that_is_gone_afterwards(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unoptimized_session_keeps_the_pairs(tmp_path):
-    model = cleaned("conv_relu_chain")
-    assert runner_of(model, optimize=False).run(ZOO["conv_relu_chain"].inputs(1, 0))
+def quantized_product():
+    """x times an INT8 matrix, all three with Q/DQ pairs."""
+    constants = {
+        "scale": np.float32(0.05), "zero": np.uint8(128), "weight": np.ones((4, 4), np.int8),
+        "weight_scale": np.float32(0.1), "weight_zero": np.int8(0),
+    }  # fmt: skip
+    nodes = [
+        ("QuantizeLinear", ["x", "scale", "zero"], "x_q"),
+        ("DequantizeLinear", ["x_q", "scale", "zero"], "x_dq"),
+        ("DequantizeLinear", ["weight", "weight_scale", "weight_zero"], "weight_dq"),
+        ("MatMul", ["x_dq", "weight_dq"], "product"),
+        ("QuantizeLinear", ["product", "scale", "zero"], "y_q"),
+        ("DequantizeLinear", ["y_q", "scale", "zero"], "y"),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output], name=output) for kind, inputs, output in nodes],
+        "quantized_product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+
+
+@pytest.mark.parametrize(("optimize", "is_kept"), [(False, True), (True, False)])
+def test_only_an_unoptimized_session_keeps_the_pairs(tmp_path, optimize, is_kept):
+    ran = tmp_path / "ran.onnx"
+    session_of(quantized_product().SerializeToString(), optimize=optimize, optimized_path=ran)
+    kinds = [node.op_type for node in onnx.load(ran).graph.node]
+    assert ("MatMul" in kinds) is is_kept
+    assert (kinds.count("DequantizeLinear") == 3) is is_kept
 
 
 def test_scalar_input_takes_the_only_row(tmp_path):

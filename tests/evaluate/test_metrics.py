@@ -22,6 +22,17 @@ def answers(outputs, labels=None, baseline=None, first=0) -> Answers:
     return Answers(pack, labels, base, first)
 
 
+def test_a_users_metric_that_was_edited_is_another(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_metric", raising=False)
+    (tmp_path / "own_metric.py").write_text("def scores(outputs):\n    return [1.0] * len(outputs['y'])")
+    before = resolve_metric("own_metric:scores").identity
+    assert resolve_metric("own_metric:scores").identity == before
+    (tmp_path / "own_metric.py").write_text("def scores(outputs):\n    return [0.0] * len(outputs['y'])")
+    assert resolve_metric("own_metric:scores").identity != before
+    assert resolve_metric("top1").identity == "top1"
+
+
 def test_top1_is_one_where_the_highest_score_is_the_labels():
     found = resolve_metric("top1")(answers(SCORES, labels=np.array([1, 1, 2])))
     assert found.tolist() == [1.0, 0.0, 1.0]

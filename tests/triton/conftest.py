@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import served_models as zoo
 
-from jettison.triton.config import ModelConfig
 from jettison.triton.interpreters import Interpreter
 from jettison.triton.publish import Release, publish
 from jettison.triton.runtime import Installation
 from jettison.triton.server import TritonServer
 from jettison.triton.serving import Serving, config_of
-
-CREATED = "2026-01-01T00:00:00Z"
-
-
-@dataclass(frozen=True)
-class Served:
-    server: TritonServer
-    repository: Path
-    configs: dict[str, ModelConfig]
 
 
 def carries_text(interpreter: Interpreter) -> bool:
@@ -32,37 +21,29 @@ def carries_text(interpreter: Interpreter) -> bool:
     return interpreter.requirements[0].startswith("numpy==1.")
 
 
-def published(root: Path, work: Path, name: str, tiny: zoo.Tiny, **serving: object) -> ModelConfig:
-    model, inputs, outputs = tiny
-    config = config_of(name, inputs, outputs, serving=Serving.model_validate(serving))
-    path = zoo.save(model, work / f"{name}.onnx")
-    publish(Release(config, {"model.onnx": path}, CREATED), root)
-    return config
-
-
 @pytest.fixture(scope="session")
 def served(
     installation: Installation, interpreter: Interpreter, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+) -> Iterator[zoo.Served]:
     work = tmp_path_factory.mktemp("served")
     root = work / "repository"
     configs = {
-        "affine": published(root, work, "affine", zoo.affine(2.0)),
-        "fixed": published(root, work, "fixed", zoo.affine(2.0, batch=2)),
-        "total": published(root, work, "total", zoo.total()),
-        "row_totals": published(root, work, "row_totals", zoo.row_totals()),
-        "pair": published(root, work, "pair", zoo.pair()),
-        "passer": published(root, work, "passer", zoo.passer()),
-        "embedding": published(root, work, "embedding", zoo.embedding(), max_queue_delay_us=200_000),
+        "affine": zoo.published(root, work, "affine", zoo.affine(2.0)),
+        "fixed": zoo.published(root, work, "fixed", zoo.affine(2.0, batch=2)),
+        "total": zoo.published(root, work, "total", zoo.total()),
+        "row_totals": zoo.published(root, work, "row_totals", zoo.row_totals()),
+        "pair": zoo.published(root, work, "pair", zoo.pair()),
+        "passer": zoo.published(root, work, "passer", zoo.passer()),
+        "embedding": zoo.published(root, work, "embedding", zoo.embedding(), max_queue_delay_us=200_000),
     }
-    published(root, work, "affine", zoo.affine(3.0))
+    zoo.published(root, work, "affine", zoo.affine(3.0))
     if carries_text(interpreter):
-        configs["words"] = published(root, work, "words", zoo.words())
+        configs["words"] = zoo.published(root, work, "words", zoo.words())
     _publish_defaulted(root, work)
     files, inputs, outputs = zoo.external(work)
-    publish(Release(config_of("external", inputs, outputs), files, CREATED), root)
+    publish(Release(config_of("external", inputs, outputs), files, zoo.CREATED), root)
     with TritonServer(root, installation, environment=os.environ, log=work / "server.log") as server:
-        yield Served(server, root, configs)
+        yield zoo.Served(server, root, configs)
 
 
 def _publish_defaulted(root: Path, work: Path) -> None:
@@ -70,4 +51,4 @@ def _publish_defaulted(root: Path, work: Path) -> None:
     config = config_of("defaulted", inputs, outputs, serving=Serving(max_batch_size=0))
     optional = config.input[1].model_copy(update={"optional": True})
     config = config.model_copy(update={"input": (config.input[0], optional)})
-    publish(Release(config, {"model.onnx": zoo.save(model, work / "defaulted.onnx")}, CREATED), root)
+    publish(Release(config, {"model.onnx": zoo.save(model, work / "defaulted.onnx")}, zoo.CREATED), root)

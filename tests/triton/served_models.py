@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,21 @@ from onnx import helper, numpy_helper
 
 from jettison.core import dtypes
 from jettison.core.tensors import Dimension, TensorSpec
+from jettison.triton.config import ModelConfig
+from jettison.triton.publish import Release, publish
+from jettison.triton.server import TritonServer
+from jettison.triton.serving import Serving, config_of
 
 TABLE = np.arange(20, dtype=np.float32).reshape(10, 2)
+
+CREATED = "2026-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Served:
+    server: TritonServer
+    repository: Path
+    configs: dict[str, ModelConfig]
 
 
 def spec(name: str, dtype: str, *shape: Dimension) -> TensorSpec:
@@ -141,3 +155,11 @@ def external(folder: Path) -> tuple[dict[str, Path], list[TensorSpec], list[Tens
 def save(model: onnx.ModelProto, path: Path) -> Path:
     onnx.save(model, path)
     return path
+
+
+def published(root: Path, work: Path, name: str, tiny: Tiny, **serving: object) -> ModelConfig:
+    model, inputs, outputs = tiny
+    config = config_of(name, inputs, outputs, serving=Serving.model_validate(serving))
+    path = save(model, work / f"{name}.onnx")
+    publish(Release(config, {"model.onnx": path}, CREATED), root)
+    return config

@@ -15,8 +15,8 @@ import pytest
 import served_models as zoo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from served_models import CREATED
 
-from conftest import CREATED
 from jettison.core.artifacts import Lineage
 from jettison.core.errors import RepositoryError
 from jettison.triton import publish as publishing
@@ -310,6 +310,41 @@ def test_golden_inference_matches_its_own_and_close_outputs_and_no_others() -> N
     )
     assert golden_differences(golden, {"y": y, "label": np.array([["dog"]], dtype=np.object_)}) != []
     assert "expected outputs ['label', 'y'], found ['y']" in golden_differences(golden, {"y": y})[0]
+
+
+def test_a_golden_with_masked_logits_is_written_and_read(tmp_path: Path) -> None:
+    """JSON knows no infinity: its mean would come back as null, and block every later publish."""
+    root, good = tmp_path / "repository", release_of(tmp_path)
+    outputs = {"y": np.float32([[1, -np.inf, np.nan]]), "z": np.full((1, 2), np.inf, np.float32)}
+    golden = golden_of(outputs, seed=7, batch=1)
+    for _ in range(2):
+        done = publish(Release(good.config, good.files, CREATED, golden=golden), root)
+    manifest = read_manifest(done.path)
+    assert manifest is not None
+    assert manifest.golden == golden
+    assert golden_differences(golden, outputs) == []
+
+
+def test_publishers_of_one_model_at_the_same_time_each_get_a_version(tmp_path: Path) -> None:
+    root, count = tmp_path / "repository", 6
+    works = [tmp_path / f"{number}" for number in range(count)]
+    for number, work in enumerate(works):
+        work.mkdir()
+        release_of(work, factor=float(number))
+    children = []
+    for number, work in enumerate(works):
+        child = os.fork()
+        if not child:
+            status = 8
+            try:
+                publish(release_of(work, factor=float(number)), root, keep_versions=2)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * count
+    assert model_folder(root, "affine").versions() == [count - 1, count]
+    assert len(servable(root)["affine"]) == 2
 
 
 def test_models_of_a_repository_are_listed_by_name(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import served_models as zoo
+from served_models import Served, published
 
-from conftest import Served, published
 from jettison.core.errors import ExternalError, InputError
 from jettison.core.runner import Runner
 from jettison.triton import health

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -99,7 +101,7 @@ def test_a_failed_start_tells_the_server_s_own_words_and_no_gpu_noise(program: P
     )
     assert "m 1 UNAVAILABLE: Invalid argument: bad dims" in str(caught.value)
     assert "Cuda" not in str(caught.value)
-    assert "jettison check" in caught.value.fix
+    assert caught.value.fix == f"Read the whole log: {program.parent / 'log'}"
     assert (program.parent / "starts").read_text() == "x", "a model that cannot load is not tried again"
 
 
@@ -115,6 +117,22 @@ def test_three_crashes_are_told(program: Path) -> None:
     with pytest.raises(ExternalError, match="ended with status -6"), server_of(program):
         pass
     assert (program.parent / "starts").read_text() == "xxx"
+
+
+def test_an_interrupt_while_starting_ends_it_though_the_server_died_of_it_too(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = server_of(program)
+
+    def interrupted(url: str) -> bool:
+        os.kill(server.pid or 0, signal.SIGKILL)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jettison.triton.server.is_server_ready", interrupted)
+    (program.parent / "mode").write_text("hangs")
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert server.pid is None
 
 
 def test_a_server_that_never_gets_ready_is_stopped_at_the_deadline(program: Path) -> None:

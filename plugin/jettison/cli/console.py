@@ -22,6 +22,9 @@ from jettison.core.errors import JettisonError
 from jettison.core.progress import Progress as Meter
 from jettison.core.progress import Reporter, silent
 
+EVIDENCE_SAYS_NO = 1
+"""Exit code where the command did its work and the answer is no."""
+
 out = Console()
 err = Console(stderr=True)
 _WIDE = 120

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,8 @@ from rich.text import Text
 from jettison._version import __version__
 from jettison.cli.console import print_json, table_console
 from jettison.cli.surroundings import cache_folder, cores, processor
+from jettison.core.artifacts import version_of
+from jettison.triton.runtime import is_ready
 
 _MARKS = {"yes": "[green]yes[/]", "no": "[yellow]no[/]"}
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -97,7 +98,7 @@ def diagnose() -> Diagnosis:
 def _module(name: str, module: str, distribution: str, fix: str) -> Ability:
     if importlib.util.find_spec(module) is None:
         return Ability(name=name, able="no", detail=f"{distribution} is not installed", fix=fix)
-    return Ability(name=name, able="yes", detail=f"{distribution} {metadata.version(distribution)}")
+    return Ability(name=name, able="yes", detail=f"{distribution} {version_of(distribution) or 'unknown'}")
 
 
 def _gpu() -> Ability:
@@ -115,7 +116,7 @@ def _server() -> Ability:
     program = shutil.which("tritonserver")
     if program:
         return Ability(name="serve with tritonserver", able="yes", detail=program)
-    runtimes = sorted(cache_folder().glob("runtime-*"))
+    runtimes = sorted(folder for folder in cache_folder().glob("runtime-*") if is_ready(folder))
     if runtimes:
         return Ability(
             name="serve with tritonserver", able="yes", detail=f"runtime environment {runtimes[-1]}"

@@ -8,15 +8,13 @@ from pathlib import Path
 import typer
 from pydantic import ValidationError
 
-from jettison.cli.console import print_json, progress_bars
+from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, progress_bars
 from jettison.cli.surroundings import surroundings
 from jettison.cli.tables import print_result
 from jettison.core.targets import parse_target
 from jettison.evaluate.gate import Gate
 from jettison.pipeline.comparison import Comparison, compare
 from jettison.recipe import recipe_error
-
-EVIDENCE_SAYS_NO = 1
 
 
 def evaluate(

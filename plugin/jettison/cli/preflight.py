@@ -7,16 +7,14 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from jettison.cli.console import print_json, table_console
-from jettison.core.errors import MissingError
+from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, table_console
+from jettison.core.errors import ExternalError, MissingError
 from jettison.core.targets import parse_target
 from jettison.engines.tensorrt.module import COMPILERS, how_to_install
 from jettison.engines.tensorrt.preflight import preflight as ask
 from jettison.engines.tensorrt.report import PreflightReport
 from jettison.engines.tensorrt.shapes import parse_shape_range
 from jettison.pipeline.steps import macs_of
-
-EVIDENCE_SAYS_NO = 1
 
 
 def preflight(
@@ -48,7 +46,9 @@ def preflight(
         print_json(report)
     else:
         _print(report)
-    if report.outcome != "compiles":
+    if report.compiles is None:
+        raise typer.Exit(ExternalError.exit_code)
+    if not report.compiles:
         raise typer.Exit(EVIDENCE_SAYS_NO)
 
 

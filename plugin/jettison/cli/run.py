@@ -6,17 +6,14 @@ from pathlib import Path
 
 import typer
 
-from jettison.cli.console import print_json, progress_bars
+from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, progress_bars
 from jettison.cli.surroundings import now, surroundings
 from jettison.cli.tables import print_result
 from jettison.core.files import write_bytes
-from jettison.pipeline.delivery import publish_results
+from jettison.pipeline.delivery import REPORT_FILE, publish_results
 from jettison.pipeline.results import RunResult
 from jettison.pipeline.run import run as walk
 from jettison.recipe import load_recipe
-
-REPORT_FILE = "report.json"
-EVIDENCE_SAYS_NO = 1
 
 
 def run(
@@ -36,19 +33,28 @@ def run(
     folder = output or recipe.parent / "runs" / plan.model.name
     with progress_bars() as reporter:
         result = walk(plan, surroundings(folder, reporter))
-        if plan.publish is not None:
-            result = publish_results(result, plan, created=now())
+    if plan.publish is not None:
+        write_report(result, folder)  # the evidence stands, whatever the repository says
+        result = publish_results(result, plan, created=now())
     finish(result, folder, as_json=as_json)
+
+
+def write_report(result: RunResult, folder: Path) -> None:
+    """Write the whole answer where `publish` and people look for it."""
+    write_bytes(folder / REPORT_FILE, result.model_dump_json(indent=1).encode())
 
 
 def finish(result: RunResult, folder: Path, *, as_json: bool) -> None:
     """Write the report, print the answer, and end with 1 where no variant passed the gate."""
-    write_bytes(folder / REPORT_FILE, result.model_dump_json(indent=1).encode())
+    write_report(result, folder)
     if as_json:
         print_json(result)
     else:
         for target in result.targets:
             print_result(target)
+        for note in result.notes:
+            if note not in result.targets[0].notes:
+                typer.echo(f"note: {note}")
         for published in result.published:
             typer.echo(f"published {published.model} version {published.version}: {published.path}")
         typer.echo(f"report: {folder / REPORT_FILE}")

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from jettison.cli.console import err, print_json
 from jettison.cli.surroundings import cache_folder
+from jettison.core.errors import ExternalError
 from jettison.triton.repository import model_folders
 from jettison.triton.server import ServerOptions, TritonServer, find_server
 
@@ -31,13 +32,15 @@ class Endpoints(BaseModel):
 
 def serve(
     repository: Path = typer.Argument(..., help="The model repository."),
-    http_port: int = typer.Option(8000, "--http-port", help="0 for any free port."),
-    grpc_port: int = typer.Option(8001, "--grpc-port", help="0 for any free port."),
-    metrics_port: int = typer.Option(8002, "--metrics-port", help="0 for any free port."),
+    http_port: int = typer.Option(8000, "--http-port", min=0, max=65535, help="0 for any free port."),
+    grpc_port: int = typer.Option(8001, "--grpc-port", min=0, max=65535, help="0 for any free port."),
+    metrics_port: int = typer.Option(8002, "--metrics-port", min=0, max=65535, help="0 for any free port."),
     server: Path | None = typer.Option(
         None, "--server", help="A tritonserver; else the one on PATH, else a runtime made once in the cache."
     ),
-    deadline_s: float = typer.Option(120.0, "--deadline", help="Seconds until all models must be ready."),
+    deadline_s: float = typer.Option(
+        120.0, "--deadline", min=1.0, help="Seconds until all models must be ready."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document when the server is ready."),
 ) -> None:
     """Serve a repository until interrupted. For a developer's machine: it listens on loopback only.
@@ -74,6 +77,8 @@ def serve(
             )
         status = running.wait()
     err.print(f"tritonserver ended with status {status}; its log is {running.log_path}")
+    if status != 0:  # no error is raised, whose document would be the second one on stdout
+        raise typer.Exit(ExternalError.exit_code)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

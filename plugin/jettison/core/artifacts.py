@@ -7,15 +7,15 @@ setting redoes only what depends on it.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from jettison._version import __version__
-from jettison.core.files import sha256_of, staged_folder
+from jettison.core.files import staged_folder
+from jettison.core.tensors import Arrays
 
 LINEAGE_FILE = "lineage.json"
 """Beside each artifact: who made it from what."""
@@ -42,8 +42,20 @@ def lineage_of(
 ) -> Lineage:
     """The lineage of a step; `libraries` are the distributions whose versions can change the result."""
     text = settings if isinstance(settings, str) else settings.model_dump_json()
-    versions = {name: metadata.version(name) for name in sorted(libraries)}
+    versions = {name: version_of(name) or "absent" for name in sorted(libraries)}
     return Lineage(step=step, settings=text, parents=parents, versions={"jettison": __version__, **versions})
+
+
+def version_of(library: str) -> str | None:
+    """The installed version of a distribution, or of those that bring its module under another name.
+
+    `onnxruntime-gpu` and NVIDIA's own builds of TensorRT are such; None where nothing of the kind is known.
+    """
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        bringing = sorted(set(metadata.packages_distributions().get(library.replace("-", "_"), ())))
+        return ", ".join(f"{name} {metadata.version(name)}" for name in bringing) or None
 
 
 class Store:
@@ -74,7 +86,11 @@ class Store:
         return folder
 
 
-def files_digest(paths: Iterable[Path]) -> str:
-    """One SHA-256 in hexadecimal over names and contents of files."""
-    entries = [(path.name, sha256_of(path)) for path in sorted(paths)]
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+def arrays_digest(arrays: Arrays) -> str:
+    """One SHA-256 in hexadecimal over names, element types, shapes and values of arrays."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        content = repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
+        digest.update(f"{name} {array.dtype} {array.shape} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jettison.core.errors import ModelError
+from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays, TensorSpec
 
 
@@ -29,6 +30,16 @@ def fixed_batch_size(inputs: Sequence[TensorSpec]) -> int | None:
     if found is None and any(not spec.shape for spec in inputs):
         return 1
     return found if isinstance(found, int) else None
+
+
+def one_batch(samples: Samples, inputs: Sequence[TensorSpec]) -> Arrays:
+    """The first samples as one batch that the inputs take: of their fixed size, else a single sample.
+
+    Raises:
+        ModelError: Inputs are fixed to different batch sizes.
+    """
+    size = fixed_batch_size(inputs) or 1
+    return padded(next(samples.batches(size)).inputs, size)
 
 
 def padded(arrays: Arrays, size: int) -> Arrays:

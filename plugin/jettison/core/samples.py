@@ -21,6 +21,8 @@ from jettison.core.tensors import Arrays, TensorSpec
 
 LABELS = "labels"
 _CHECK_ROWS = 64
+USER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What a user's function raises when it is wrong or meets arrays that it did not expect."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,14 @@ def _check_values(batch: Batch, source: str, digests: dict[str, Any]) -> None:
         row = dtypes.of_numpy(array.dtype)
         if row is not None and row.is_float and not np.isfinite(array).all():
             raise _bad(source, f"{name!r} holds NaN or infinity", "Remove or repair those samples")
-        digests[name].update(np.ascontiguousarray(array).data)
+        digests[name].update(_content(array))
     if batch.labels is not None:
-        digests[LABELS].update(np.ascontiguousarray(batch.labels).data)
+        digests[LABELS].update(_content(batch.labels))
+
+
+def _content(array: np.ndarray[Any, Any]) -> bytes:
+    """What identifies the values: their bytes, or the words of text, whose bytes are addresses."""
+    return repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
 
 
 def _reader(source: str | Path) -> Callable[[], Iterator[Batch]]:
@@ -199,12 +206,22 @@ def _reader(source: str | Path) -> Callable[[], Iterator[Batch]]:
     text = str(source)
     if ":" in text and not text.endswith(".npz"):
         function = load_function(text)
-        return lambda: (batch_of(dict(arrays)) for arrays in function())
+        return lambda: _from_function(function, text)
     raise _bad(
         text,
         "there is no such file or folder",
         "Give an .npz file, a folder of them, or package.module:function",
     )
+
+
+def _from_function(function: Callable[..., Any], source: str) -> Iterator[Batch]:
+    try:
+        for arrays in function():
+            yield batch_of(dict(arrays))
+    except USER_ERRORS as error:
+        raise _bad(
+            source, f"the function failed with {type(error).__name__}: {error}", "Correct it"
+        ) from error
 
 
 def batch_of(arrays: Arrays) -> Batch:
@@ -227,7 +244,7 @@ def load_function(text: str) -> Callable[..., Any]:
     what, fix = f"function {text!r}", "Install its package, or correct package.module:function"
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise SamplesError(what, detail=str(error), fix=fix) from error
     if not callable(function):
         raise SamplesError(what, detail=f"{name!r} is no function", fix=fix)

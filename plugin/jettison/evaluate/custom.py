@@ -5,23 +5,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jettison.core.errors import RecipeError, SamplesError
-from jettison.core.samples import load_function
+from jettison.core.files import sha256_of
+from jettison.core.samples import USER_ERRORS, load_function
 from jettison.evaluate.answers import Answers
 
 _OUTPUTS = "outputs"
 _EXTRAS = ("labels", "baseline")
-_USUAL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What metric code raises when it meets arrays that it did not expect; anything else is left alone."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """A metric function, how it takes the outputs, and which of `labels` and `baseline` it takes."""
+    """A metric function, how it takes the outputs, and which of `labels` and `baseline` it takes.
+
+    `source_sha256` is of the file that defines it, empty where there is none: an edited metric is another.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -29,6 +32,7 @@ class Parameters:
     outputs_by_name: bool
     needs_labels: bool
     needs_baseline: bool
+    source_sha256: str
 
 
 def parameters_of(name: str) -> Parameters:
@@ -59,7 +63,15 @@ def parameters_of(name: str) -> Parameters:
             fix="Take the outputs first, then any of `labels` and `baseline` by these names",
         )
     takes = tuple(parameter.name for parameter in rest if parameter.name in _EXTRAS)
-    return Parameters(name, function, takes, by_name, "labels" in needed, "baseline" in needed)
+    return Parameters(
+        name=name,
+        function=function,
+        takes=takes,
+        outputs_by_name=by_name,
+        needs_labels="labels" in needed,
+        needs_baseline="baseline" in needed,
+        source_sha256=_source_sha256(function),
+    )
 
 
 def custom_scores(parameters: Parameters, answers: Answers) -> np.ndarray[Any, Any]:
@@ -71,7 +83,7 @@ def custom_scores(parameters: Parameters, answers: Answers) -> np.ndarray[Any, A
     last = answers.first + len(answers) - 1
     try:
         scores = np.asarray(_call(parameters, answers), dtype=np.float64)
-    except _USUAL_ERRORS as error:
+    except USER_ERRORS as error:
         raise RecipeError(
             f"metric {parameters.name!r}",
             detail=f"it failed on samples {answers.first} to {last} with {type(error).__name__}: {error}",
@@ -100,6 +112,14 @@ def _call(parameters: Parameters, answers: Answers) -> Any:
     if parameters.outputs_by_name:
         return parameters.function(outputs=answers.outputs, **extras)
     return parameters.function(answers.outputs, **extras)
+
+
+def _source_sha256(function: Callable[..., Any]) -> str:
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:
+        return ""
+    return sha256_of(Path(path)) if path and Path(path).is_file() else ""
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

@@ -45,12 +45,21 @@ WORST_MAE = -float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by name, and what it cannot do without."""
+    """A metric by name, and what it cannot do without.
+
+    `source_sha256` is of the file that defines a user's own, so that results of an edited one are not reused.
+    """
 
     name: str
     needs_labels: bool
     needs_baseline: bool
     function: Callable[[Answers], np.ndarray[Any, Any]]
+    source_sha256: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What tells this metric's scores from all others."""
+        return f"{self.name} {self.source_sha256}".rstrip()
 
     def __call__(self, answers: Answers) -> np.ndarray[Any, Any]:
         """One score per sample: float64 (rows,), finite.
@@ -95,6 +104,7 @@ def resolve_metric(name: str) -> Metric:
             needs_labels=parameters.needs_labels,
             needs_baseline=parameters.needs_baseline,
             function=lambda answers: custom_scores(parameters, answers),
+            source_sha256=parameters.source_sha256,
         )
     if name not in _BUILT_IN:
         near = difflib.get_close_matches(name, _BUILT_IN, n=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jettison.core.artifacts import Store, lineage_of
-from jettison.core.batching import fixed_batch_size
+from jettison.core.batching import one_batch
 from jettison.core.errors import ModelError
 from jettison.core.samples import open_samples
 from jettison.core.targets import Target
@@ -62,7 +62,7 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
         metric=metric,
         gate=asked.gate,
         reference=LazyReference(source, samples, steps),
-        inputs=next(samples.batches(fixed_batch_size(inputs) or 1)).inputs,
+        inputs=one_batch(samples, inputs),
         seed=asked.seed,
     )
     name = asked.variant.stem if asked.variant.stem != BASELINE else "variant"

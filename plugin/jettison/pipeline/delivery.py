@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jettison.core.artifacts import LINEAGE_FILE, Lineage
-from jettison.core.errors import RecipeError, RepositoryError
+from jettison.core.errors import ModelError, RecipeError, RepositoryError
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.graph.model import input_specs, model_files, open_model, output_specs
 from jettison.graph.shapes import example_inputs
@@ -48,19 +48,26 @@ def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunRe
     Results for GPU targets need an engine first, which only the GPU or its Triton image can build.
 
     Raises:
+        RecipeError: The recipe does not say where, or two of the models would bear one name.
         RepositoryError: The repository refuses them.
     """
     if recipe.publish is None:
         raise RecipeError(
             "publish", detail="the recipe does not say where", fix="Add publish: {repository: ...}"
         )
-    target = next((found for found in result.targets if found.target == "cpu"), None)
+    target = _cpu_result(result)
     if target is None:
         note = "nothing published: results for GPUs need an engine, built on the GPU or in its Triton image"
         return result.model_copy(update={"notes": (*result.notes, note)})
     root, keep = recipe.publish.repository, recipe.publish.keep_versions
     wanted = {f"{target.model}-{FLOAT_SUFFIX}": (target.baseline.path, _baseline_evidence(target))}
     chosen = target.chosen_variant
+    if chosen is not None and chosen.name == FLOAT_SUFFIX:
+        raise RecipeError(
+            f"variant {chosen.name!r}",
+            detail=f"{target.model}-{FLOAT_SUFFIX} is the name under which the baseline is published",
+            fix="Give the variant another name",
+        )
     if chosen is not None and chosen.path is not None:
         wanted[f"{target.model}-{chosen.name}"] = (chosen.path, _variant_evidence(chosen, target))
     published = tuple(
@@ -72,10 +79,10 @@ def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunRe
 
 
 def chosen_model(run_folder: Path) -> tuple[Path, Evidence]:
-    """The model that a finished run chose, and why.
+    """The model that a finished run chose, and why: for the `cpu`, where that was among its targets.
 
     Raises:
-        RecipeError: The folder holds no report, or its model is gone.
+        RecipeError: The folder holds no report.
     """
     report = run_folder / REPORT_FILE
     try:
@@ -86,24 +93,44 @@ def chosen_model(run_folder: Path) -> tuple[Path, Evidence]:
             detail=f"expected a finished run with {REPORT_FILE}",
             fix="Give an ONNX file, or run again",
         ) from error
-    variant = result.chosen_variant
+    target = _cpu_result(result) or result
+    variant = target.chosen_variant
     if variant is None or variant.path is None:
-        return result.baseline.path, _baseline_evidence(result)
-    return variant.path, _variant_evidence(variant, result)
+        return target.baseline.path, _baseline_evidence(target)
+    return variant.path, _variant_evidence(variant, target)
+
+
+def _cpu_result(result: RunResult) -> TargetResult | None:
+    return next((found for found in result.targets if found.target == "cpu"), None)
 
 
 def _release(path: Path, name: str, *, created: str, evidence: Evidence | None) -> Release:
     model = open_model(path)
-    files = model_files(path)
-    named = {file.name: file for file in files[1:]}
     return Release(
         config=config_of(name, input_specs(model), output_specs(model)),
-        files={MODEL_FILENAME: files[0], **named},
+        files=_released_files(path),
         created=created,
         lineage=_lineage_beside(path),
         golden=_golden(path),
         evidence=evidence,
     )
+
+
+def _released_files(path: Path) -> dict[str, Path]:
+    """The model and its external data by their names in the version folder.
+
+    Raises:
+        ModelError: The model finds its data in a subfolder, which a version folder does not have.
+    """
+    model, *data = model_files(path)
+    below = [file for file in data if file.parent != path.parent.resolve()]
+    if below or MODEL_FILENAME in {file.name for file in data}:
+        raise ModelError(
+            f"model {path}",
+            detail=f"expected external data beside it, found {', '.join(map(str, below or data))}",
+            fix="Save it again with all data in one file beside it, named other than model.onnx",
+        )
+    return {MODEL_FILENAME: model, **{file.name: file for file in data}}
 
 
 def _golden(path: Path) -> Golden:
@@ -121,17 +148,17 @@ def _lineage_beside(path: Path) -> Lineage | None:
 
 
 def _standing(path: Path, root: Path, name: str) -> Published | None:
-    """The newest version of that name, if it already holds this very file."""
+    """The newest served version of that name, if it already holds this very model."""
     if not root.is_dir():
         return None
     folder: ModelFolder = model_folder(root, name)
-    versions = folder.versions()
+    versions = folder.listed_versions()
     if not versions:
         return None
     newest = folder.path / str(versions[-1])
     manifest = read_manifest(newest)
-    wanted = record_of(path).sha256
-    if manifest is None or wanted not in {record.sha256 for record in manifest.files}:
+    wanted = {record_of(file).sha256 for file in model_files(path)}
+    if manifest is None or wanted != {record.sha256 for record in manifest.files}:
         return None
     changed = manifest.changed_files(newest)
     if changed:

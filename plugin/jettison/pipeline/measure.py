@@ -9,6 +9,7 @@ import onnx_ir as ir
 from jettison.compress.passes import Measurement
 from jettison.core.runner import Runner
 from jettison.core.targets import Target
+from jettison.core.tensors import format_shape
 from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
 from jettison.evaluate.interval import paired_interval
 from jettison.evaluate.latency import LatencyPlan, compare_latency
@@ -22,7 +23,9 @@ _QUICK = LatencyPlan(max_rounds=60, max_seconds=4.0, stable_share=0.02)
 
 def bench_of(court: Court, target: Target) -> Bench:
     """What a search on that target judges by."""
-    return Bench(measurer(court, target), court.gate.tolerance, f"{court.samples.sha256} {court.metric.name}")
+    shapes = ", ".join(f"{name} {a.dtype} {format_shape(a.shape)}" for name, a in court.inputs.items())
+    judged = f"{court.samples.sha256} {court.metric.identity} {court.gate.confidence} seed={court.seed}"
+    return Bench(measurer(court, target), court.gate.tolerance, f"{judged} {shapes}")
 
 
 def measurer(court: Court, target: Target) -> Callable[[ir.Model], Measurement]:

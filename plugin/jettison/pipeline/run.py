@@ -8,10 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
-
 from jettison.core.artifacts import Store
-from jettison.core.batching import fixed_batch_size
+from jettison.core.batching import one_batch
 from jettison.core.progress import Reporter
 from jettison.core.samples import Samples, open_samples, split
 from jettison.core.targets import Target
@@ -42,12 +40,19 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
+class _Sets:
+    calibration: Samples
+    search: Samples
+    evaluation: Samples
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Road:
     recipe: Recipe
     court: Court
     searching: Court
-    calibration: Samples
-    notes: tuple[str, ...]
+    sets: _Sets
 
 
 def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
@@ -68,49 +73,53 @@ def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
 
 def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
     model = open_model(recipe.model.path)
-    calibration, evaluation, notes = _samples(recipe, input_specs(model))
-    metric = (
-        resolve_metric(recipe.metric) if recipe.metric else default_metric(evaluation, output_specs(model))
-    )
-    metric.check(evaluation, has_baseline=True)
+    inputs, outputs = input_specs(model), output_specs(model)
+    sets = _samples(recipe, inputs)
+    metric = resolve_metric(recipe.metric) if recipe.metric else default_metric(sets.evaluation, outputs)
+    metric.check(sets.evaluation, has_baseline=True)
     store = Store(surroundings.output / STEPS_FOLDER)
     steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
     source = steps.clean(recipe.model.path)
-    batch = next(evaluation.batches(fixed_batch_size(input_specs(model)) or 1))
     court = Court(
         steps=steps,
         baseline=source,
-        samples=evaluation,
+        samples=sets.evaluation,
         metric=metric,
         gate=recipe.gate,
-        reference=LazyReference(source, evaluation, steps),
-        inputs=batch.inputs,
+        reference=LazyReference(source, sets.evaluation, steps),
+        inputs=one_batch(sets.evaluation, inputs),
         seed=recipe.seed,
     )
-    return _Road(recipe, court, _searching(recipe, court, calibration, model), calibration, notes)
+    return _Road(recipe, court, _searching(court, sets.search, outputs), sets)
 
 
-def _searching(recipe: Recipe, court: Court, calibration: Samples, model: ir.Model) -> Court:
-    """What a search judges by: the search samples, or else those of the calibration, never the verdict's.
+def _searching(court: Court, samples: Samples, outputs: tuple[TensorSpec, ...]) -> Court:
+    """What a search judges by: samples that are never the verdict's.
 
     Samples without labels are judged by what fits them, since the recipe's metric may need labels.
     """
-    samples = calibration
-    if recipe.samples.search is not None:
-        samples = open_samples(recipe.samples.search, input_specs(model))
     metric = court.metric
     if metric.needs_labels and not samples.has_labels:
-        metric = default_metric(samples, output_specs(model))
+        metric = default_metric(samples, outputs)
     reference = LazyReference(court.baseline, samples, court.steps)
     return dataclasses.replace(court, samples=samples, metric=metric, reference=reference)
 
 
-def _samples(recipe: Recipe, specs: tuple[TensorSpec, ...]) -> tuple[Samples, Samples, tuple[str, ...]]:
-    calibration = open_samples(recipe.samples.calibration, specs)
-    if recipe.samples.evaluation is not None:
-        return calibration, open_samples(recipe.samples.evaluation, specs), ()
-    note = f"one sample set was given: halved by seed {recipe.seed} into calibration and evaluation"
-    return *split(calibration, 0.5, seed=recipe.seed), (note,)
+def _samples(recipe: Recipe, specs: tuple[TensorSpec, ...]) -> _Sets:
+    """All sets, checked before any work; without search samples a search uses those of the calibration."""
+    sources, notes = recipe.samples, list[str]()
+    calibration = open_samples(sources.calibration, specs)
+    if sources.evaluation is not None:
+        evaluation = open_samples(sources.evaluation, specs)
+    else:
+        calibration, evaluation = split(calibration, 0.5, seed=recipe.seed)
+        notes.append(
+            f"one sample set was given: halved by seed {recipe.seed} into calibration and evaluation"
+        )
+    search = calibration if sources.search is None else open_samples(sources.search, specs)
+    if evaluation.sha256 in (calibration.sha256, search.sha256):
+        notes.append("the evaluation samples are those of calibration or search: no evidence on unseen ones")
+    return _Sets(calibration, search, evaluation, tuple(notes))
 
 
 def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> TargetResult:
@@ -118,7 +127,7 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
     court, folder = road.court, surroundings.output / target.name
     bench = bench_of(road.searching, target)
     made = {
-        variant.name: court.steps.variant(court.baseline, variant, target, road.calibration, bench=bench)
+        variant.name: court.steps.variant(court.baseline, variant, target, road.sets.calibration, bench=bench)
         for variant in road.recipe.variants_for(target)
     }
     files = {name: deliver(found.file, folder / name) for name, found in made.items() if found.file}
@@ -144,7 +153,7 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
         peak_rss_bytes=peak_rss_bytes(),
         metric=court.metric.name,
         evaluation_samples=court.samples.count,
-        notes=road.notes,
+        notes=road.sets.notes,
     )
 
 

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from jettison.compress.passes import Figures, Measurement, Workpiece
 from jettison.compress.quantization.calibrate import Calibration, calibrate
 from jettison.compress.quantization.histogram_file import load_calibration, save_calibration
-from jettison.core.artifacts import Lineage, Store, lineage_of
+from jettison.core.artifacts import Lineage, Store, arrays_digest, lineage_of
+from jettison.core.errors import ModelError
 from jettison.core.files import write_bytes
 from jettison.core.progress import Reporter
 from jettison.core.runner import Runner
@@ -20,7 +21,7 @@ from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import OnnxRuntimeRunner, probe
-from jettison.engines.tensorrt.module import COMPILERS, find_module
+from jettison.engines.tensorrt.module import find_module
 from jettison.engines.tensorrt.preflight import preflight
 from jettison.engines.tensorrt.report import PreflightReport
 from jettison.engines.tensorrt.shapes import ShapeRange
@@ -68,7 +69,7 @@ class VariantFile:
 
 @dataclass(frozen=True)
 class Bench:
-    """What passes that search may judge by; `digest` identifies its samples and metric."""
+    """What passes that search may judge by; `digest` identifies all of it but the tolerance."""
 
     measure: Callable[[ir.Model], Measurement]
     tolerance: float
@@ -126,13 +127,18 @@ class Steps:
         settings = "; ".join(
             [f"{target.dialect} {target.compute_capability}", *(p.model_dump_json() for p in variant.passes)]
         )
-        lineage = lineage_of(
-            "variant", settings, parents=(source.digest, samples.sha256), libraries=_GRAPH + _NUMERIC
-        )
+        judged = f"; {bench.digest} {bench.tolerance} {self._measured}" if variant.searches else ""
+        parents = (source.digest, samples.sha256)
+        lineage = lineage_of("variant", settings + judged, parents=parents, libraries=_GRAPH + _NUMERIC)
         made = Making(source, variant, target, samples, bench, settings)
         folder = self.store.once(lineage, lambda stage: self._apply(made, stage))
         record = VariantRecord.model_validate_json((folder / "record.json").read_bytes())
         return VariantFile(record, None if record.refusal else _model_file(folder, lineage))
+
+    @property
+    def _measured(self) -> str:
+        """What times depend on beside the model."""
+        return f"{self.machine} threads={self.threads}"
 
     def _apply(self, made: Making, stage: Path) -> None:
         model = open_model(made.source.path)
@@ -163,16 +169,24 @@ class Steps:
             target=made.target,
             threads=self.threads,
             progress=self.reporter(f"making {made.variant.name}"),
-            calibrate=(lambda found, some: self.calibration(made.source, found, some)) if is_first else None,
+            calibrate=self._calibrator(made, model) if is_first else None,
             measure=made.bench.measure if is_first else None,
             remember=(lambda key, compute: self._figures(made, key, compute)) if is_first else None,
             tolerance=made.bench.tolerance,
         )
 
+    def _calibrator(self, made: Making, model: ir.Model) -> Callable[[ir.Model, Samples], Calibration]:
+        def calibration(found: ir.Model, some: Samples) -> Calibration:
+            if found is model:
+                return self.calibration(made.source, found, some)
+            return calibrate(found, some, threads=self.threads)  # changed by the pass: nothing to share
+
+        return calibration
+
     def _figures(self, made: Making, key: str, compute: Callable[[], Figures]) -> Figures:
         parents = (made.source.digest, made.samples.sha256, made.bench.digest)
         lineage = lineage_of(
-            "figures", f"{self.machine} {made.settings} {key}", parents=parents, libraries=_NUMERIC
+            "figures", f"{self._measured} {made.settings} {key}", parents=parents, libraries=_NUMERIC
         )
         folder = self.store.once(
             lineage, lambda stage: write_bytes(stage / "figures.json", json.dumps(compute()).encode())
@@ -185,15 +199,14 @@ class Steps:
         self, file: ModelFile, samples: Samples, metric: Metric, *, reference: LazyReference, optimize: bool
     ) -> Scores:
         """A variant's scores against the baseline, by the kernels or (unoptimized) in exact arithmetic."""
-        parents = (file.digest, reference.file.digest, samples.sha256)
-        settings = (
-            f"{metric.name} {'kernel' if optimize else 'simulation'} {self.machine if optimize else ''}"
-        )
+        path = file.path if optimize or file.simulation is None else file.simulation
+        scored = file.digest if path == file.path else model_digest(path)
+        parents = (scored, reference.file.digest, samples.sha256)
+        settings = f"{metric.identity} {f'kernel {self.machine}' if optimize else 'simulation'}"
         lineage = lineage_of("score", settings, parents=parents, libraries=_NUMERIC)
         report = self.reporter("evaluating")
 
         def build(stage: Path) -> None:
-            path = file.path if optimize or file.simulation is None else file.simulation
             runner = OnnxRuntimeRunner(path, threads=self.threads, optimize=optimize)
             found = score(runner, samples, metric=metric, reference=reference.get(), progress=report)
             write_scores(found, stage / "scores.npz")
@@ -203,7 +216,7 @@ class Steps:
     def baseline_scores(self, samples: Samples, metric: Metric, *, reference: LazyReference) -> Scores:
         """The baseline's own scores."""
         parents = (reference.file.digest, samples.sha256)
-        lineage = lineage_of("score", f"{metric.name} baseline", parents=parents, libraries=_NUMERIC)
+        lineage = lineage_of("score", f"{metric.identity} baseline", parents=parents, libraries=_NUMERIC)
 
         def build(stage: Path) -> None:
             write_scores(score_reference(reference.get(), samples, metric=metric), stage / "scores.npz")
@@ -213,8 +226,8 @@ class Steps:
     def latency(self, files: Mapping[str, ModelFile], inputs: Arrays, *, baseline: str) -> LatencyReport:
         """Latencies of all files in one run on this machine."""
         names = sorted(files)
-        settings = f"{self.machine} threads={self.threads} {','.join(names)}"
-        parents = tuple(files[name].digest for name in names)
+        settings = f"{self._measured} {','.join(names)}"
+        parents = (*(files[name].digest for name in names), arrays_digest(inputs))
         lineage = lineage_of("latency", settings, parents=parents, libraries=_NUMERIC)
         report = self.reporter("measuring latency")
 
@@ -231,18 +244,18 @@ class Steps:
     def preflight(
         self, file: ModelFile, target: Target, shapes: tuple[ShapeRange, ...] = ()
     ) -> PreflightReport:
-        """TensorRT's answer; asked again where the compiler was not installed before."""
+        """TensorRT's answer; asked again where there was none: no compiler, a crash, no answer in time."""
         module = find_module()
         settings = f"{target.name} {module} {[shape.model_dump_json() for shape in shapes]}"
-        libraries = tuple(COMPILERS[:1]) if module else ()
+        libraries = (*_GRAPH, *_NUMERIC, *([module] if module else []))
         lineage = lineage_of("preflight", settings, parents=(file.digest,), libraries=libraries)
-
-        def build(stage: Path) -> None:
-            report = preflight(file.path, target, shapes=shapes, macs=macs_of(file.path))
-            (stage / "report.json").write_text(report.model_dump_json())
-
-        folder = self.store.once(lineage, build)
-        return PreflightReport.model_validate_json((folder / "report.json").read_bytes())
+        kept = self.store.folder_of(lineage) / "report.json"
+        if kept.is_file():
+            return PreflightReport.model_validate_json(kept.read_bytes())
+        report = preflight(file.path, target, shapes=shapes, macs=macs_of(file.path))
+        if report.compiles is not None:
+            self.store.once(lineage, lambda stage: write_bytes(stage / kept.name, _json(report)))
+        return report
 
 
 class LazyReference:
@@ -263,10 +276,21 @@ class LazyReference:
 
 
 def macs_of(path: Path) -> dict[str, int]:
-    """Multiply-accumulates by node at example shapes, where inference needs it by one real run."""
+    """Multiply-accumulates by node at example shapes, where inference needs it by one real run.
+
+    Empty where ONNX Runtime cannot run a model here that TensorRT may take (FP8, plugins).
+    """
     model = open_model(path)
     arrays = example_inputs(input_specs(model))
-    return macs_by_node(model, infer_shapes(model, probe=lambda source, names: probe(source, arrays, names)))
+    try:
+        table = infer_shapes(model, probe=lambda source, names: probe(source, arrays, names))
+        return macs_by_node(model, table)
+    except ModelError:
+        return {}
+
+
+def _json(report: PreflightReport) -> bytes:
+    return report.model_dump_json().encode()
 
 
 def _model_file(folder: Path, lineage: Lineage) -> ModelFile:

@@ -10,6 +10,7 @@ import http.client
 import json
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -65,9 +66,7 @@ def index(url: str) -> tuple[IndexEntry, ...]:
     Raises:
         ExternalError: The server does not answer.
     """
-    return tuple(
-        IndexEntry.model_validate(entry) for entry in json.loads(_ask(url, "POST", "/v2/repository/index"))
-    )
+    return tuple(IndexEntry.model_validate(entry) for entry in _told(url, "POST", "/v2/repository/index"))
 
 
 def config_differences(url: str, config: ModelConfig, *, version: int | None = None) -> list[str]:
@@ -77,7 +76,7 @@ def config_differences(url: str, config: ModelConfig, *, version: int | None = N
         ExternalError: The server does not answer, or does not serve that model.
     """
     part = f"/versions/{version}" if version is not None else ""
-    echoed = json.loads(_ask(url, "GET", f"/v2/models/{config.name}{part}/config"))
+    echoed = _told(url, "GET", f"/v2/models/{config.name}{part}/config")
     return _differences(config.model_dump(mode="json", by_alias=True, exclude_defaults=True), echoed, "")
 
 
@@ -113,6 +112,15 @@ def _status(url: str, path: str) -> int | None:
         return _request(url, "GET", path)[0]
     except (OSError, http.client.HTTPException):
         return None
+
+
+def _told(url: str, method: str, path: str) -> Any:
+    try:
+        return json.loads(_ask(url, method, path))
+    except ValueError as error:
+        raise ExternalError(
+            f"server {url}", detail=f"it answered no JSON to {path}", fix="Is that the address of a Triton?"
+        ) from error
 
 
 def _ask(url: str, method: str, path: str) -> bytes:

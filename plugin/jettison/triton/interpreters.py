@@ -111,7 +111,7 @@ def _probe(path: Path) -> tuple[Interpreter | None, str]:
 def _ask(command: Sequence[str]) -> dict[str, str | None] | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
+        answer: dict[str, str | None] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    answer: dict[str, str | None] = json.loads(done.stdout)
     return answer

@@ -37,7 +37,10 @@ class FileRecord(Record):
 
 
 class OutputPrint(Record):
-    """One output of the golden inference: exact by `sha256`, close by `mean` and `largest`."""
+    """One output of the golden inference: exact by `sha256`, close by `mean` and `largest`.
+
+    Both are of the finite values: masked logits are infinite, and JSON has no infinity.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -125,14 +128,15 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def output_print(name: str, array: np.ndarray[Any, Any]) -> OutputPrint:
     """The print of one output; text has no mean, and counts by its digest alone."""
-    numbers = array.astype(np.float64) if array.dtype.kind in "biuf" and array.size else np.zeros(1)
+    numbers = array.astype(np.float64) if array.dtype.kind in "biuf" else np.zeros(1)
+    finite = numbers[np.isfinite(numbers)]
     content = array.tobytes() if array.dtype.kind != "O" else repr(array.tolist()).encode()
     return OutputPrint(
         name=name,
         shape=array.shape,
         sha256=hashlib.sha256(content).hexdigest(),
-        mean=float(numbers.mean()),
-        largest=float(np.abs(numbers).max()),
+        mean=float(finite.mean()) if finite.size else 0.0,
+        largest=float(np.abs(finite).max(initial=0.0)),
     )
 
 

@@ -3,12 +3,14 @@
 A version is staged beside the root on the same file system, made durable, and renamed to a number that
 was never used. `config.pbtxt` is replaced last, and lists its versions one by one: a version folder
 that it does not name is not there for Triton. A new model is renamed as a whole, config and all.
+Publishers of one root wait for each other, where its file system knows locks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -77,10 +79,11 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
     _check(release, folder, keep_versions)
     with _explained(root):
         root.mkdir(parents=True, exist_ok=True)
-        version = folder.highest_version() + 1
-        kept = [*folder.listed_versions(), version][-keep_versions:]
-        config = _listing(release.config, kept)
-        with _staging(root) as stage:
+        with _locked(root), _staging(root) as stage:
+            _check_signature(release.config, folder)
+            version = folder.highest_version() + 1
+            kept = [*folder.listed_versions(), version][-keep_versions:]
+            config = _listing(release.config, kept)
             manifest = _fill(stage / folder.name / str(version), release, version)
             (stage / folder.name / CONFIG_NAME).write_text(headed(write(config), kept))
             _move_in(stage / folder.name, folder, manifest.version)
@@ -106,7 +109,6 @@ def _check(release: Release, folder: ModelFolder, keep_versions: int) -> None:
             detail=f"the configuration names {sorted(wanted)}, found files {sorted(release.files)}",
             fix=f"Give every file that the configuration names, and none called {MANIFEST_NAME}",
         )
-    _check_signature(release.config, folder)
 
 
 def _check_signature(config: ModelConfig, folder: ModelFolder) -> None:
@@ -163,6 +165,18 @@ def _retire(folder: ModelFolder, kept: list[int], stage: Path) -> tuple[int, ...
     for version in retired:
         (folder.path / str(version)).rename(stage / f"retired-{version}")
     return retired
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Alone among publishers, so that none retires what another lists; the lock ends with the process."""
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # network file systems may not lock a folder
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -121,7 +122,7 @@ class TritonServer:
     ) -> None:
         self.repository = repository.absolute()
         self.options = options or ServerOptions()
-        self.log_path = log or Path(tempfile.mkstemp(prefix="jettison-tritonserver-", suffix=".log")[1])
+        self.log_path = log or _temporary_log()
         self._installation = installation
         self._environment = {**environment, **installation.environment}
         self._ports: Ports | None = None
@@ -182,13 +183,15 @@ class TritonServer:
             self._launch()
             try:
                 self._wait_ready()
-            except BaseException:
-                crashed = self._process is not None and (self._process.poll() or 0) < 0
-                self.stop()
-                if not (crashed and attempts_left):
-                    raise
-            else:
                 return
+            except ExternalError:
+                if not (self._has_crashed() and attempts_left):
+                    self.stop()
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+            self.stop()
 
     def stop(self) -> None:
         """Stop it by its own process number: asked first, killed after the exit timeout."""
@@ -201,6 +204,9 @@ class TritonServer:
                 self._process.wait()
         for left_over in _SHM.glob(f"{self._region_prefix}*"):
             left_over.unlink(missing_ok=True)
+
+    def _has_crashed(self) -> bool:
+        return self._process is not None and (self._process.poll() or 0) < 0
 
     def wait(self) -> int:
         """Wait until the server ends by itself; its exit status."""
@@ -263,6 +269,12 @@ class TritonServer:
             detail=f"{reason}{': ' if words else ''}{words}",
             fix=f"Read the whole log: {self.log_path}",
         )
+
+
+def _temporary_log() -> Path:
+    handle, name = tempfile.mkstemp(prefix="jettison-tritonserver-", suffix=".log")
+    os.close(handle)
+    return Path(name)
 
 
 def telling_lines(log: Path) -> list[str]:

@@ -1,0 +1,43 @@
+"""Batches made to fit what a model demands."""
+
+import numpy as np
+import pytest
+
+from jettison.core.batching import fixed_batch_size, one_batch, padded
+from jettison.core.dtypes import of_name
+from jettison.core.errors import ModelError
+from jettison.core.samples import samples_of
+from jettison.core.tensors import TensorSpec
+
+
+def spec(*shape: int | str | None, name: str = "x") -> TensorSpec:
+    return TensorSpec(name=name, dtype=of_name("float32"), shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "size"),
+    [([("n", 3)], None), ([(4, 3)], 4), ([("n", 3), (4, 3)], 4), ([("n", 3), ()], 1)],
+    ids=["open", "fixed", "mixed", "scalar"],
+)
+def test_the_batch_size_that_inputs_demand(shapes: list[tuple[int | str, ...]], size: int | None) -> None:
+    assert fixed_batch_size([spec(*shape) for shape in shapes]) == size
+
+
+def test_inputs_fixed_to_different_sizes_are_told() -> None:
+    with pytest.raises(ModelError, match=r"expected one batch size .*found \{'a': 2, 'b': 4\}"):
+        fixed_batch_size([spec(2, 3, name="a"), spec(4, 3, name="b")])
+
+
+@pytest.mark.parametrize(("first", "rows"), [("n", [0]), (2, [0, 1]), (5, [0, 1, 2, 2, 2])])
+def test_one_batch_has_the_fixed_size_though_there_are_fewer_samples(
+    first: int | str, rows: list[int]
+) -> None:
+    array = np.arange(9, dtype=np.float32).reshape(3, 3)
+    inputs = [spec(first, 3)]
+    found = one_batch(samples_of({"x": array}, specs=inputs), inputs)
+    assert found["x"].tolist() == array[rows].tolist()
+
+
+def test_a_batch_that_is_large_enough_is_left_alone() -> None:
+    array = np.zeros((3, 2))
+    assert padded({"x": array}, 3)["x"] is array

@@ -1,0 +1,180 @@
+"""Steps: read back from disk where nothing that they depend on changed, done again where anything did."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from jettison.compress.passes import PassResult
+from jettison.core.artifacts import Store
+from jettison.core.progress import silent
+from jettison.core.samples import samples_of
+from jettison.core.targets import parse_target
+from jettison.evaluate.latency import LatencyPlan, compare_latency
+from jettison.evaluate.metrics import resolve_metric
+from jettison.graph.model import input_specs, open_model
+from jettison.pipeline import steps as module
+from jettison.pipeline.steps import Bench, LazyReference, Steps
+from jettison.recipe import Variant, parse_variant
+from zoo.builder import image_net
+
+CPU, GPU = parse_target("cpu"), parse_target("sm89")
+
+
+def write_model(path):
+    net, x = image_net("small", 8)
+    net.head(net.op("Relu", net.conv(x, (8, 8))), 8)
+    onnx.save(net.model(), path)
+    return path
+
+
+@pytest.fixture
+def steps(tmp_path):
+    return Steps(Store(tmp_path / "steps"), silent, "a machine", 1)
+
+
+@pytest.fixture
+def source(steps, tmp_path):
+    return steps.clean(write_model(tmp_path / "model.onnx"))
+
+
+def images(source, seed=0, count=8):
+    specs = input_specs(open_model(source.path))
+    shape = (count, *specs[0].shape[1:])
+    array = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return samples_of({specs[0].name: array}, specs=specs)
+
+
+def kinds(steps, name):
+    return len(list(steps.store.root.glob(f"{name}-*")))
+
+
+def refuse(model):
+    raise ValueError("not to be measured here")
+
+
+@pytest.mark.parametrize(
+    ("passes", "times"), [("{quantize: full}", 1), ("{quantize: partial}", 3)], ids=["fixed", "searching"]
+)
+def test_only_a_searching_variant_follows_the_tolerance_and_the_search_samples(
+    steps, source, monkeypatch, passes, times
+):
+    made = []
+    monkeypatch.setattr(Steps, "_apply", lambda _, making, stage: made.append(making) or write_record(stage))
+    variant = parse_variant(f"it=[{passes}]")
+    samples = images(source)
+    for bench in (Bench(refuse, 0.01, "these"), Bench(refuse, 0.02, "these"), Bench(refuse, 0.02, "others")):
+        for _ in range(2):
+            steps.variant(source, variant, CPU, samples, bench=bench)
+    assert len(made) == times
+
+
+def write_record(stage):
+    (stage / "record.json").write_text('{"refusal": {"reasons": ["a fake"], "instead": "nothing"}}')
+
+
+class Calibrates(BaseModel):
+    """A pass that asks for the calibration of the model as it came, or of a copy with other weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    factor: float = 1.0
+
+    def check(self, _):
+        return None
+
+    def __call__(self, piece, samples):
+        if self.factor != 1.0:
+            piece = dataclasses.replace(piece, model=scaled(piece.model, self.factor))
+        found = piece.calibration(samples)
+        return PassResult(piece.model, notes=(f"{found.histogram('relu_4').high:.6g}",))
+
+
+def scaled(model, factor):
+    copy = model.clone()
+    weight = next(value for value in copy.graph.initializers.values() if len(value.shape) == 4)
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(factor))
+    return copy
+
+
+def test_calibration_is_shared_by_variants_but_not_with_a_model_that_a_pass_changed(steps, source):
+    samples, bench = images(source), Bench(refuse, 0.01, "")
+    largest = [
+        float(
+            steps.variant(source, Variant(name=name, passes=(made,)), CPU, samples, bench=bench).record.notes[
+                0
+            ]
+        )
+        for name, made in (("a", Calibrates()), ("b", Calibrates(factor=3.0)))
+    ]
+    assert largest[1] > 1.5 * largest[0]
+    assert kinds(steps, "calibrate") == 1
+
+
+def test_latency_is_measured_again_for_other_inputs(steps, source, monkeypatch):
+    asked = []
+    once = LatencyPlan(warm_up_rounds=1, max_rounds=2, max_seconds=0.1)
+
+    def quickly(*arguments, **options):
+        asked.append(arguments)
+        return compare_latency(*arguments, **options, plan=once)
+
+    monkeypatch.setattr(module, "compare_latency", quickly)
+    first, second = (next(images(source, seed=seed).batches(1)).inputs for seed in (0, 1))
+    for inputs in (first, first, second):
+        steps.latency({"baseline": source, "same": source}, inputs, baseline="baseline")
+    assert len(asked) == 2
+
+
+def test_an_edited_metric_scores_again(steps, source, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_metric_of_steps.py").write_text(
+        "def always(outputs):\n    return [0.25] * len(outputs['logits'])"
+    )
+    samples = images(source)
+    reference = LazyReference(source, samples, steps)
+    before = resolve_metric("own_metric_of_steps:always")
+    assert steps.baseline_scores(samples, before, reference=reference).mean == 0.25
+    after = dataclasses.replace(
+        before, function=lambda some: np.full(len(some), 0.75), source_sha256="edited"
+    )
+    assert steps.baseline_scores(samples, after, reference=reference).mean == 0.75
+    assert steps.baseline_scores(samples, before, reference=reference).mean == 0.25
+
+
+@pytest.mark.parametrize(
+    ("outcome", "asked"), [("timeout", 2), ("crashed", 2), ("refused", 1), ("compiles", 1)]
+)
+def test_a_preflight_without_an_answer_is_asked_again(steps, source, monkeypatch, outcome, asked):
+    calls = []
+
+    def answer(path, target, **_):
+        calls.append(path)
+        return module.PreflightReport(
+            target=target.name,
+            compiled_for="sm89",
+            nearest=False,
+            module="tensorrt_rtx",
+            version="1",
+            outcome=outcome,
+        )
+
+    monkeypatch.setattr(module, "preflight", answer)
+    found = [steps.preflight(source, GPU).outcome for _ in range(2)]
+    assert found == [outcome, outcome]
+    assert len(calls) == asked
+
+
+def test_a_model_that_only_tensorrt_may_take_has_no_counts_and_no_error(tmp_path):
+    net, x = image_net("plugin", 8)
+    net.head(net.op("Plugin", net.conv(x, (8, 8)), domain="com.example"), 8)
+    model = net.model()
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    assert module.macs_of(tmp_path / "model.onnx") == {}
+    assert module.macs_of(write_model(tmp_path / "plain.onnx"))

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jettison.core.samples import open_samples
+from jettison.core.samples import first, open_samples
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.evaluate.latency import LatencyPlan, compare_latency
 from jettison.evaluate.metrics import resolve_metric
@@ -38,6 +38,8 @@ TARGETS = {
 }
 FLOORS = {"speed over ONNX Runtime's": 0.97, "SQNR in the kernel": 13.0}
 PORTABLE_DB = 0.3
+GAP_SAMPLES = 128
+"""Crops on which exact arithmetic is run, which is slow: the gap is steady to 0.1 dB there."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a quantized model is worth: by this CPU's kernels and in exact arithmetic."""
+    """What a quantized model is worth on 512 crops; `gap_db` is exact arithmetic minus kernel, on 128."""
 
     method: str
     size_bytes: int
     kernel_db: float
-    simulation_db: float
+    gap_db: float
     agreement: float
     speedup: float
     latency_ms: float
@@ -131,10 +133,13 @@ def measure_quality(methods: list[str], cache: Path, folder: Path) -> list[Quali
     inputs = next(samples.batches(1)).inputs
     runners = {"float": baseline} | {method: OnnxRuntimeRunner(path) for method, path in files.items()}
     speeds = compare_latency(runners, inputs, baseline="float", plan=LatencyPlan(max_seconds=90)).latencies
+    few = first(samples, GAP_SAMPLES)
+    few_reference = reference_of(baseline, few)
     found = []
     for method, path in files.items():
-        kernel, simulation = (
-            score(OnnxRuntimeRunner(path, optimize=optimize), samples, metric=metric, reference=reference)
+        kernel = score(runners[method], samples, metric=metric, reference=reference)
+        few_kernel, few_exact = (
+            score(OnnxRuntimeRunner(path, optimize=optimize), few, metric=metric, reference=few_reference)
             for optimize in (True, False)
         )
         found.append(
@@ -142,7 +147,7 @@ def measure_quality(methods: list[str], cache: Path, folder: Path) -> list[Quali
                 method=method,
                 size_bytes=path.stat().st_size,
                 kernel_db=kernel.sqnr_db or 0.0,
-                simulation_db=simulation.sqnr_db or 0.0,
+                gap_db=(few_exact.sqnr_db or 0.0) - (few_kernel.sqnr_db or 0.0),
                 agreement=kernel.mean,
                 speedup=speeds[method].speedup,
                 latency_ms=speeds[method].median_ms,
@@ -171,7 +176,7 @@ def verdicts(works: list[Work], quality: list[Quality]) -> list[dict[str, Any]]:
     )
     result = by_method["jettison"]
     floors = {"speed over ONNX Runtime's": result.speedup / best, "SQNR in the kernel": result.kernel_db}
-    gap = abs(result.simulation_db - result.kernel_db)
+    gap = abs(result.gap_db)
     return [
         *({"what": name, "found": round(value, 3), "at_most": TARGETS[name], "held": value <= TARGETS[name]}
           for name, value in figures.items()),
@@ -192,12 +197,12 @@ def table(works: list[Work], quality: list[Quality], checks: list[dict[str, Any]
     ]
     lines += [
         "",
-        "| model | size | kernel | simulation | agreement | speed-up |",
+        "| model | size | kernel | exact - kernel | agreement | speed-up |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {found.method} | {found.size_bytes / 2**20:.2f} MiB | {found.kernel_db:.1f} dB "
-        f"| {found.simulation_db:.1f} dB | {found.agreement:.3f} | {found.speedup:.2f}x |"
+        f"| {found.gap_db:+.2f} dB | {found.agreement:.3f} | {found.speedup:.2f}x |"
         for found in quality
     ]
     lines += ["", "| target | asked | found | held |", "|---|---|---|---|"]

@@ -50,7 +50,8 @@ class QuantizePartial(BaseModel):
         kept = QuantizeFull(keep_float=self.keep_float).kept(piece)
         material = gather(piece, samples, self.ranges, kept)
         search = Search(material.order, material.damages, material.cost)
-        front = spread(search.front(), _FRONT_POINTS)
+        everything = search.price(frozenset(material.order))
+        front = spread(search.front(), _FRONT_POINTS) or [everything]
         tolerance = piece.tolerance if self.tolerance is None else self.tolerance
         trial = _Trial(piece, material, tolerance, self.max_evaluations)
         best = trial.fastest(front)

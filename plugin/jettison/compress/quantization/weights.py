@@ -71,7 +71,7 @@ def quantize_weight(
         quantized, scales, unsafe_share = _pair_safe_rows(rows, scales)
     else:
         quantized, unsafe_share = _rounded(rows, scales), 0.0
-    values = _from_kernel_order(quantized.astype(np.int8), weight.shape, axis)
+    values = from_kernel_order(quantized.astype(np.int8), weight.shape, axis)
     return QuantizedWeight(np.ascontiguousarray(values), scales, axis, unsafe_share)
 
 
@@ -86,7 +86,8 @@ def kernel_order(weight: Floats, axis: int) -> Floats:
     return np.ascontiguousarray(moved).reshape(len(moved), -1)
 
 
-def _from_kernel_order(rows: np.ndarray[Any, Any], shape: tuple[int, ...], axis: int) -> np.ndarray[Any, Any]:
+def from_kernel_order(rows: np.ndarray[Any, Any], shape: tuple[int, ...], axis: int) -> np.ndarray[Any, Any]:
+    """A weight of that shape from rows in the kernel's order: the inverse of `kernel_order`."""
     others = [size for index, size in enumerate(shape) if index != axis]
     if len(shape) > 2:
         moved = np.moveaxis(rows.reshape(shape[axis], *others[1:], others[0]), -1, 1)

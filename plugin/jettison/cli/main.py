@@ -1,13 +1,14 @@
 """The command `jettison`: one verb a file, errors as sentences, exit codes that scripts can rely on.
 
 0 done; 1 the evidence says no; 2 wrong input; 3 something is missing on this machine; 4 an external
-program failed.
+program failed; 70 a defect of ours, with its traceback.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+import traceback
 
 import typer
 
@@ -23,6 +24,8 @@ from jettison.cli.serve import serve
 from jettison.core.errors import InputError, JettisonError
 
 INTERRUPTED = 130
+DEFECT = 70
+"""A defect of Jettison itself. Source: sysexits.h, EX_SOFTWARE."""
 
 app = typer.Typer(
     name="jettison",
@@ -67,6 +70,9 @@ def main() -> None:
         sys.exit(refused.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception:  # noqa: BLE001 - the outermost border: a defect must not look like "the evidence says no"
+        traceback.print_exc()
+        sys.exit(DEFECT)
 
 
 def file_error(error: OSError) -> InputError:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -177,14 +175,10 @@ def variant_result(name: str, hearing: Hearing, record: VariantRecord) -> Varian
 
 
 def deliver(file: ModelFile, folder: Path) -> ModelFile:
-    """The model under a readable path: hard links to the step's result, copies where links fail."""
+    """The model under a readable path: a copy, so that whoever edits it leaves the step's result alone."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     beside = file.path.parent / LINEAGE_FILE
     for source in (*model_files(file.path), *([beside] if beside.is_file() else [])):
-        copy = folder / source.name
-        with contextlib.suppress(OSError):
-            os.link(source, copy)
-        if not copy.exists():
-            shutil.copyfile(source, copy)
+        shutil.copyfile(source, folder / source.name)
     return dataclasses.replace(file, path=folder / file.path.name)

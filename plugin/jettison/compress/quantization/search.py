@@ -103,11 +103,18 @@ def pareto(points: Iterable[Point]) -> list[Point]:
 
 
 def spread(front: Sequence[Point], count: int) -> list[Point]:
-    """At most `count` points of the front, even in decibels, ends included; the untouched model is none."""
+    """At most `count` points of the front, ends included; the untouched model is none.
+
+    Even along the front with decibels and cost each scaled to 1, so that neither its steep end, where a
+    little time buys much accuracy, nor its flat one is passed over.
+    """
     front = [point for point in front if point.layers]
     if len(front) <= count:
         return front
-    logs = np.log([max(point.damage, 1e-30) for point in front])
-    wanted = np.linspace(logs[0], logs[-1], count)
-    indices = sorted({int(np.abs(logs - level).argmin()) for level in wanted})
-    return [front[index] for index in indices]
+    decibels = np.log([max(point.damage, 1e-30) for point in front])
+    costs = np.array([point.cost for point in front])
+    steps = np.abs(np.diff(decibels)) / max(float(np.ptp(decibels)), 1e-12)
+    steps += np.abs(np.diff(costs)) / max(float(np.ptp(costs)), 1e-12)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    wanted = np.linspace(0.0, along[-1], count)
+    return [front[index] for index in sorted({int(np.abs(along - place).argmin()) for place in wanted})]

@@ -23,6 +23,7 @@ from jettison.core.samples import split
 from jettison.core.tensors import Arrays
 from jettison.graph.bias import add_to_biases
 from jettison.graph.qdq import Scale
+from jettison.graph.twins import Twin, compared
 from zoo.builder import Net
 
 COUNT = 6
@@ -302,3 +303,14 @@ def test_what_is_written_is_valid_onnx() -> None:
         arrays = inputs_for(model)
         before, after = run(model, arrays)["y"], run(ir.from_proto(changed), arrays)["y"]
         np.testing.assert_allclose(after, before + 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_errors_are_measured_in_float_arithmetic(kind: str) -> None:
+    """An integer kernel in the measuring graph would round weights, or saturate, behind our back."""
+    model = LAYERS[kind]()
+    (integers,) = coarse_integers(model, "cpu").values()
+    (layer,) = find_layers(model.graph)
+    twin = Twin(layer.name, integers.activation, integers.weight.dequantized(), layer.channels)
+    measuring = compared(model, [twin])
+    assert sum(float_kernels(measuring).values()) == 2

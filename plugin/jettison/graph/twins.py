@@ -25,14 +25,13 @@ _IMAGE_OPERATORS = ("Conv", "ConvTranspose")
 class Twin:
     """A node's second computation: its first input quantized and dequantized, its second one replaced.
 
-    `activation` is per tensor; `weight`: float32, the shape of the node's weight. `inputs` and `outputs`
-    are numbers of channels.
+    `activation` is per tensor; `weight`: float32, the shape of the node's weight. `outputs` is the number of
+    output channels.
     """
 
     node: str
     activation: Scale
     weight: np.ndarray[Any, np.dtype[np.float32]]
-    inputs: int
     outputs: int
 
     @property
@@ -58,7 +57,7 @@ class _Builder:
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
-        self._rounded: dict[tuple[str, float, int, int], ir.Value] = {}
+        self._rounded: dict[tuple[str, float, int], ir.Value] = {}
 
     def difference(self, twin: Twin) -> ir.Value:
         node = self._editor.nodes[twin.node]
@@ -77,21 +76,18 @@ class _Builder:
     def _input(self, node: ir.Node, twin: Twin) -> ir.Value:
         """The node's first input, rounded.
 
-        It is dequantized with one scale for each channel, all equal: behind a per-tensor DequantizeLinear
-        ONNX Runtime would compute the twin in integers, with rounded weights of its own.
+        A pair in front of a float weight stays float arithmetic as long as no pair follows the layer: ONNX
+        Runtime (1.32) takes a layer for an integer one by its output.
         """
         source = node.inputs[0]
         if source is None or source.name is None:
             raise ValueError(f"{node.op_type} {node.name!r} lacks its first input")
-        axis = 1 if node.op_type in _IMAGE_OPERATORS else -1
         scale = twin.activation
-        key = (source.name, float(scale.values), int(scale.zero_point), axis)
+        key = (source.name, float(scale.values), int(scale.zero_point))
         if key not in self._rounded:
-            stem = f"{twin.node}:input"
-            quantized = self._editor.quantize(source.name, self._editor.parameters(stem, scale))
-            vector = Scale(np.full(twin.inputs, scale.values, np.float32), scale.zero_point, axis)
-            parameters = self._editor.parameters(f"{stem}_channels", vector)
-            self._rounded[key] = self._editor.dequantize(quantized, stem, parameters, axis=axis)
+            parameters = self._editor.parameters(f"{twin.node}:input", scale)
+            quantized = self._editor.quantize(source.name, parameters)
+            self._rounded[key] = self._editor.dequantize(quantized, f"{twin.node}:input", parameters)
         return self._rounded[key]
 
     def _mean(self, value: ir.Value, twin: Twin, name: str, *, is_image: bool) -> ir.Value:

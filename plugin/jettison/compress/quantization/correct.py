@@ -90,17 +90,4 @@ def corrected(model: ir.Model, corrections: Mapping[str, Correction], placement:
 
 
 def _twin(layer: Layer, integers: LayerIntegers) -> Twin:
-    return Twin(
-        layer.name,
-        integers.activation,
-        integers.weight.dequantized(),
-        inputs=_input_channels(layer),
-        outputs=layer.channels,
-    )
-
-
-def _input_channels(layer: Layer) -> int:
-    shape = layer.weight_shape
-    if layer.kind == "Conv":
-        return shape[1] * layer.group
-    return shape[0] if layer.weight_axis else shape[1]
+    return Twin(layer.name, integers.activation, integers.weight.dequantized(), layer.channels)

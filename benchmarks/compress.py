@@ -23,8 +23,10 @@ from jettison.core.samples import first, open_samples
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.evaluate.latency import LatencyPlan, compare_latency
 from jettison.evaluate.metrics import resolve_metric
+from jettison.evaluate.portability import PORTABLE_DB
 from jettison.evaluate.reference import reference_of
 from jettison.evaluate.scoring import score
+from prepared import efficientnet, parser_of
 
 HERE = Path(__file__).parent
 METHODS = HERE / "compress_methods.py"
@@ -37,7 +39,6 @@ TARGETS = {
     "whole process over ONNX Runtime Entropy": 0.2,
 }
 FLOORS = {"speed over ONNX Runtime's": 0.97, "SQNR in the kernel": 13.0}
-PORTABLE_DB = 0.3
 GAP_SAMPLES = 128
 """Crops on which exact arithmetic is run, which is slow: the gap is steady to 0.1 dB there."""
 
@@ -69,11 +70,7 @@ class Quality:
 def main() -> int:
     """Run all methods, print the table or JSON, and end with 1 where a target is missed."""
     arguments = _arguments()
-    cache = arguments.cache / "efficientnet-lite0"
-    if not (cache / "evaluation").is_dir():
-        subprocess.run(
-            [sys.executable, str(HERE / "models" / "efficientnet.py"), "--cache", arguments.cache], check=True
-        )
+    cache = efficientnet(arguments.cache)
     methods = ["forward", "jettison", *(peer for peer in PEERS if peer not in arguments.skip)]
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         works = measure_work(methods, cache, Path(folder), arguments.repeats)
@@ -213,13 +210,7 @@ def table(works: list[Work], quality: list[Quality], checks: list[dict[str, Any]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--cache", type=Path, default=HERE / ".cache", help="where models and samples are kept"
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each method, of which the median counts"
     )

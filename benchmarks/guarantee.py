@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,10 +29,12 @@ from jettison.core.targets import parse_target
 from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
 from jettison.evaluate.latency import LatencyPlan, compare_latency
 from jettison.evaluate.metrics import resolve_metric
+from jettison.evaluate.portability import PORTABLE_DB
 from jettison.evaluate.reference import Reference, reference_of
 from jettison.evaluate.scoring import score
 from jettison.graph.clean import clean
 from jettison.graph.model import input_specs, open_model
+from prepared import efficientnet, parser_of
 
 HERE = Path(__file__).parent
 POINTS = 12
@@ -41,7 +42,6 @@ POINTS = 12
 ASKED = ((1.5, 23.0, 0.94), (1.4, 26.0, 0.96), (1.25, 29.0, 0.97))
 """Speed-up, SQNR in dB and agreement that some point must reach together."""
 PEERS = ("ort-minmax", "ort-per-channel")
-PORTABLE_DB = 0.3
 MOST_FORWARDS = 80.0
 MOST_MEMORY = 2.0
 
@@ -73,10 +73,7 @@ class Cost:
 def main() -> int:
     """Search, measure, print; 1 where a target is missed."""
     arguments = _arguments()
-    cache = arguments.cache / "efficientnet-lite0"
-    if not (cache / "evaluation").is_dir():
-        script = HERE / "models" / "efficientnet.py"
-        subprocess.run([sys.executable, str(script), "--cache", arguments.cache], check=True)
+    cache = efficientnet(arguments.cache)
     model = clean(open_model(cache / "efficientnet-lite0.onnx"))
     calibration = open_samples(cache / "calibration-128", input_specs(model))
     evaluation = open_samples(cache / "evaluation", input_specs(model))
@@ -223,14 +220,7 @@ def _peak() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--cache", type=Path, default=HERE / ".cache", help="where models and samples are kept"
-    )
-    return parser.parse_args()
+    return parser_of(__doc__).parse_args()
 
 
 if __name__ == "__main__":

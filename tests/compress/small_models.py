@@ -150,3 +150,13 @@ def residual_network() -> ir.Model:
     x = net.op("Relu", net.conv(x, (64, 64), kernel=1))
     net.head(x, 64)
     return model_of(net)
+
+
+def two_convolutions(kind: str, *bounds: float) -> ir.Model:
+    """Convolution a, an activation named act, convolution b."""
+    net, x = image_net("two", 16)
+    x = conv(net, x, "a")
+    x = clip(net, x, *bounds, to="act") if bounds else net.named(kind, x, to="act")
+    conv(net, x, "b")
+    net.output("b", MAP)
+    return model_of(net)

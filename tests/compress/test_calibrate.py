@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import calibrated, conv, feature_net, image, model_of, normal, run
 
-from jettison.compress.quantization.calibrate import Calibration, calibrate, padded, plan_observations
+from jettison.compress.quantization.calibrate import Calibration, calibrate, plan_observations
 from jettison.compress.quantization.histogram import Histogram
 from jettison.compress.quantization.histogram_file import load_calibration, save_calibration
 from jettison.compress.quantization.placement import Dialect
 from jettison.compress.quantization.quantize import place
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.static import RangeChoice, activation_ranges
+from jettison.core.batching import padded
 from jettison.core.errors import SamplesError
 from jettison.core.samples import Batch, Samples, checked
 from jettison.engines.onnxruntime import OnnxRuntimeRunner

@@ -7,7 +7,6 @@ import pytest
 from small_models import (
     MAP,
     calibrated,
-    clip,
     conv,
     float_kernels,
     image,
@@ -17,20 +16,12 @@ from small_models import (
     quantized,
     real_operators,
     sites,
+    two_convolutions,
 )
 
 from jettison.compress.quantization.quantize import place
 from jettison.compress.quantization.static import quantize_static
 from zoo.builder import image_net
-
-
-def two_convolutions(kind: str, *bounds: float) -> ir.Model:
-    net, x = image_net("two", 16)
-    x = conv(net, x, "a")
-    x = clip(net, x, *bounds, to="act") if bounds else net.named(kind, x, to="act")
-    conv(net, x, "b")
-    net.output("b", MAP)
-    return model_of(net)
 
 
 def guarded(kind: str) -> tuple[ir.Model, str]:

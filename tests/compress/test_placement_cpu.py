@@ -1,11 +1,9 @@
 """The `cpu` dialect, rule by rule: where pairs stand, and that ONNX Runtime's real graph follows them."""
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 from small_models import (
     MAP,
-    clip,
     conv,
     float_kernels,
     image,
@@ -18,18 +16,10 @@ from small_models import (
     residual_network,
     run,
     sites,
+    two_convolutions,
 )
 
 from zoo.builder import image_net
-
-
-def two_convolutions(kind: str, *bounds: float) -> ir.Model:
-    net, x = image_net("two", 16)
-    x = conv(net, x, "a")
-    x = clip(net, x, *bounds, to="act") if bounds else net.named(kind, x, to="act")
-    conv(net, x, "b")
-    net.output("b", MAP)
-    return model_of(net)
 
 
 @pytest.mark.parametrize("activation", [("Relu",), ("Clip", 0.0, 6.0), ("Clip", 0.0, 0.1)], ids=str)

@@ -9,13 +9,11 @@ from zoo_cases import zoo_case, zoo_result
 from jettison.compress.passes import PassResult
 from jettison.compress.quantization.quantize import QuantizeFull
 from jettison.core.targets import parse_target
-from jettison.engines.onnxruntime import probe
+from jettison.engines.onnxruntime import shapes_of
 from jettison.engines.tensorrt.module import find_module
 from jettison.engines.tensorrt.preflight import preflight
 from jettison.graph.macs import macs_by_node
-from jettison.graph.model import input_specs
 from jettison.graph.save import save_model
-from jettison.graph.shapes import example_inputs, infer_shapes
 from zoo.table import ZOO
 
 pytestmark = [
@@ -33,9 +31,7 @@ COMPILED = [name for name in ZOO if name not in ("no_weighted_op", "half_precisi
 
 
 def macs_of(model: ir.Model) -> dict[str, int]:
-    arrays = example_inputs(input_specs(model))
-    shapes = infer_shapes(model, probe=lambda source, names: probe(source, arrays, names))
-    return macs_by_node(model, shapes)
+    return macs_by_node(model, shapes_of(model))
 
 
 @pytest.mark.parametrize("name", COMPILED)

@@ -1,13 +1,15 @@
 """Batches made to fit what a model demands."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
-from jettison.core.batching import fixed_batch_size, one_batch, padded
+from jettison.core.batching import fitting_batches, fixed_batch_size, one_batch, padded
 from jettison.core.dtypes import of_name
 from jettison.core.errors import ModelError
-from jettison.core.samples import samples_of
-from jettison.core.tensors import TensorSpec
+from jettison.core.samples import Samples, samples_of
+from jettison.core.tensors import Arrays, TensorSpec
 
 
 def spec(*shape: int | str | None, name: str = "x") -> TensorSpec:
@@ -41,3 +43,30 @@ def test_one_batch_has_the_fixed_size_though_there_are_fewer_samples(
 def test_a_batch_that_is_large_enough_is_left_alone() -> None:
     array = np.zeros((3, 2))
     assert padded({"x": array}, 3)["x"] is array
+
+
+def numbered(count: int) -> Samples:
+    return samples_of({"x": np.arange(count, dtype=np.float32)[:, None]}, specs=[spec(None, 1)])
+
+
+def rows(batches: Iterable[Arrays]) -> list[list[float]]:
+    return [batch["x"].ravel().tolist() for batch in batches]
+
+
+def test_open_batches_are_of_the_size_asked_for_and_end_shorter() -> None:
+    assert rows(fitting_batches(numbered(5), [spec(None, 1)], size=2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_fixed_batches_fill_the_last_one_up_or_leave_it_out() -> None:
+    assert rows(fitting_batches(numbered(5), [spec(2, 1)])) == [[0, 1], [2, 3], [4, 4]]
+    assert rows(fitting_batches(numbered(5), [spec(2, 1)], fill_last=False)) == [[0, 1], [2, 3]]
+
+
+def test_the_only_batch_is_never_left_out() -> None:
+    assert rows(fitting_batches(numbered(1), [spec(2, 1)], fill_last=False)) == [[0, 0]]
+
+
+def test_progress_counts_samples_not_what_was_filled_up() -> None:
+    seen = []
+    list(fitting_batches(numbered(5), [spec(2, 1)], progress=lambda *found: seen.append(found)))
+    assert seen == [(2, 5), (4, 5), (5, 5)]

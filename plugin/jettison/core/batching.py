@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jettison.core.errors import ModelError
+from jettison.core.progress import Progress
 from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays, TensorSpec
 
@@ -50,3 +51,35 @@ def padded(arrays: Arrays, size: int) -> Arrays:
         else np.concatenate([array, np.repeat(array[-1:], size - len(array), 0)])
         for name, array in arrays.items()
     }
+
+
+def fitting_batches(
+    samples: Samples,
+    inputs: Sequence[TensorSpec],
+    *,
+    size: int = 1,
+    fill_last: bool = True,
+    progress: Progress | None = None,
+) -> Iterator[Arrays]:
+    """The samples' inputs in batches of the size that the inputs are fixed to, else of `size`.
+
+    Args:
+        samples: The samples.
+        inputs: Specifications of the model's inputs.
+        size: Of batches where the inputs leave it open; the last one may be shorter there.
+        fill_last: Fill up a last batch that is too short for a fixed size; else leave it out, unless it is
+            the only one, so that no sample counts twice.
+        progress: Called with samples done and their number.
+
+    Raises:
+        ModelError: Inputs are fixed to different batch sizes.
+    """
+    fixed, done = fixed_batch_size(inputs), 0
+    for batch in samples.batches(fixed or size):
+        if fixed is None:
+            yield batch.inputs
+        elif fill_last or len(batch) == fixed or not done:
+            yield padded(batch.inputs, fixed)
+        done += len(batch)
+        if progress is not None:
+            progress(done, samples.count)

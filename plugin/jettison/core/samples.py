@@ -86,6 +86,11 @@ def first(samples: Samples, count: int) -> Samples:
     return _part(samples, np.arange(samples.count) < count, f"first {count}")
 
 
+def draw(samples: Samples, most: int, *, seed: int = 0) -> Samples:
+    """About `most` samples drawn by seed, or all where there are no more."""
+    return samples if samples.count <= most else split(samples, most / samples.count, seed=seed)[0]
+
+
 def skip(samples: Samples, count: int) -> Samples | None:
     """The samples after the first `count`, or None where there are no more."""
     if samples.count <= count:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,9 @@ import onnx_ir as ir
 from jettison.core import dtypes
 from jettison.core.errors import MissingError, ModelError
 from jettison.core.tensors import Arrays, Dimension, TensorSpec
+from jettison.graph.model import input_specs
 from jettison.graph.save import PROTOBUF_LIMIT_BYTES, fits_one_message, model_bytes, save_model
+from jettison.graph.shapes import ShapeTable, example_inputs, infer_shapes
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -206,6 +208,17 @@ def runner_of(
         return OnnxRuntimeRunner(path, threads=threads, optimize=optimize)
 
 
-def probe(model: bytes, arrays: Arrays, names: Sequence[str]) -> Arrays:
-    """The named values of one real inference without optimizations, for shapes that cannot be derived."""
-    return OnnxRuntimeRunner(model, optimize=False).fetch(names, arrays)
+def shapes_of(model: ir.Model, *, sizes: Mapping[str, int] | None = None) -> ShapeTable:
+    """Concrete shapes of the model's values, by one real inference where they cannot be derived.
+
+    `sizes` gives the dynamic dimensions by name; the batch is 1 and others 32 unless told.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the model.
+    """
+    arrays = example_inputs(input_specs(model), sizes=sizes)
+
+    def probe(source: bytes, names: Sequence[str]) -> Arrays:
+        return OnnxRuntimeRunner(source, optimize=False).fetch(names, arrays)
+
+    return infer_shapes(model.clone(), sizes=sizes, probe=probe)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from jettison.core.errors import SamplesError
 from jettison.core.progress import Progress
 from jettison.core.runner import Runner
 from jettison.core.samples import Samples
@@ -23,7 +22,7 @@ from jettison.core.tensors import Arrays
 from jettison.evaluate.answers import Answers, answers_of
 from jettison.evaluate.classes import NO_CLASS, class_scores, predictions_of
 from jettison.evaluate.explanation import NotApplicable, finite, without_classes
-from jettison.evaluate.reference import Reference, compared
+from jettison.evaluate.reference import Reference, check_same_samples, compared
 
 MOST_KEPT = 100
 """Changed decisions, and class pairs, that a report keeps: as many as someone may look through."""
@@ -127,12 +126,7 @@ def explain_decisions(
     refused = without_classes(runner.outputs, decides_classes=decides_classes)
     if refused is not None:
         return refused
-    if reference.samples_sha256 != samples.sha256:
-        raise SamplesError(
-            f"samples {samples.source}",
-            detail="expected the samples that the baseline answered, found others",
-            fix="Compute the reference on the same samples",
-        )
+    check_same_samples(reference, samples)
     answers = (compared(some, reference) for some in answers_of(runner, samples))
     found = _gather(_told(answers, samples.count, progress))
     if found is None:

@@ -117,6 +117,18 @@ def resolve_metric(name: str) -> Metric:
     return _BUILT_IN[name]
 
 
+def metric_for(name: str | None, samples: Samples, outputs: Sequence[TensorSpec]) -> Metric:
+    """The metric of that name, or what fits samples and outputs, known to be applicable beside a baseline.
+
+    Raises:
+        RecipeError: There is no such metric.
+        SamplesError: The metric needs labels and the samples have none.
+    """
+    metric = resolve_metric(name) if name else default_metric(samples, outputs)
+    metric.check(samples, has_baseline=True)
+    return metric
+
+
 def default_metric(samples: Samples, outputs: Sequence[TensorSpec]) -> Metric:
     """The metric where the user names none, from the labels and the baseline's outputs.
 

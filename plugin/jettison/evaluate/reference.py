@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from jettison.core.errors import ModelError
+from jettison.core.errors import ModelError, SamplesError
 from jettison.core.progress import Progress
 from jettison.core.runner import Runner
 from jettison.core.samples import Samples
@@ -76,6 +76,20 @@ def reference_of(
         if progress is not None:
             progress(answers.first + len(answers), samples.count)
     return Reference(samples.count, samples.sha256, columns)
+
+
+def check_same_samples(reference: Reference, samples: Samples) -> None:
+    """Refuse a reference that answers other samples.
+
+    Raises:
+        SamplesError: It does.
+    """
+    if reference.samples_sha256 != samples.sha256:
+        raise SamplesError(
+            f"samples {samples.source}",
+            detail="expected the samples that the baseline answered, found others",
+            fix="Compute the reference on the same samples",
+        )
 
 
 def compared(answers: Answers, reference: Reference) -> Answers:

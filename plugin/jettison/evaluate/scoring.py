@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jettison.core.errors import SamplesError
 from jettison.core.progress import Progress
 from jettison.core.runner import Runner
 from jettison.core.samples import Samples
 from jettison.evaluate.answers import DEFAULT_BATCH_SIZE, Answers, answers_of
 from jettison.evaluate.classes import predictions_of
 from jettison.evaluate.metrics import Metric
-from jettison.evaluate.reference import Reference, compared
+from jettison.evaluate.reference import Reference, check_same_samples, compared
 from jettison.evaluate.sqnr import SqnrMeter
 
 
@@ -62,7 +61,7 @@ def score(
     metric.check(samples, has_baseline=reference is not None)
     answers: Iterable[Answers] = answers_of(runner, samples, batch_size=batch_size)
     if reference is not None:
-        _check_same_samples(reference, samples)
+        check_same_samples(reference, samples)
         answers = (compared(some, reference) for some in answers)
     return _collect(answers, metric, count=samples.count, progress=progress)
 
@@ -77,7 +76,7 @@ def score_reference(
         RecipeError: The metric does not fit the model.
     """
     metric.check(samples, has_baseline=True)
-    _check_same_samples(reference, samples)
+    check_same_samples(reference, samples)
     return _collect(_recalled(reference, samples, batch_size), metric, count=samples.count, progress=None)
 
 
@@ -108,12 +107,3 @@ def _collect(answers: Iterable[Answers], metric: Metric, *, count: int, progress
         broken=broken,
         predictions=np.concatenate(classes).astype(np.int32) if len(classes) == len(decided) else None,
     )
-
-
-def _check_same_samples(reference: Reference, samples: Samples) -> None:
-    if reference.samples_sha256 != samples.sha256:
-        raise SamplesError(
-            f"samples {samples.source}",
-            detail="expected the samples that the baseline answered, found others",
-            fix="Compute the reference on the same samples",
-        )

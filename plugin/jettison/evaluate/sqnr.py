@@ -89,6 +89,12 @@ class SqnrMeter:
         figures = [_db(signal, self._noise[name]) for name, signal in self._signal.items() if signal > 0]
         return min(figures, default=None)
 
+    @property
+    def noise_share(self) -> float:
+        """Noise over signal of the worst float output; 0 where no float output carries a signal."""
+        shares = [self._noise[name] / signal for name, signal in self._signal.items() if signal > 0]
+        return max(shares, default=0.0)
+
 
 def sqnr_db(reference: Arrays, outputs: Arrays) -> float | None:
     """SQNR in dB of outputs against a reference, as `SqnrMeter.db` gives it."""

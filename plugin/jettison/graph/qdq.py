@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from jettison.graph.edit import free_name, names_in
+from jettison.graph.edit import add_initializer, free_name, names_in
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,7 @@ class Editor:
 
     def constant(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
         """An initializer of that name."""
-        name = free_name(name, self._taken)
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        self.graph.register_initializer(value)
-        return value
+        return add_initializer(self.graph, free_name(name, self._taken), array)
 
     def parameters(self, stem: str, scale: Scale) -> tuple[ir.Value, ir.Value]:
         """Scale and zero point as initializers named after `stem`, for as many nodes as share them."""

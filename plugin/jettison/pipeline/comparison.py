@@ -13,7 +13,7 @@ from jettison.core.samples import open_samples
 from jettison.core.targets import Target
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import Gate, choose
-from jettison.evaluate.metrics import default_metric, resolve_metric
+from jettison.evaluate.metrics import metric_for
 from jettison.graph.model import input_specs, model_digest, open_model, output_specs
 from jettison.pipeline.proof import Court, hear, variant_result
 from jettison.pipeline.records import VariantRecord
@@ -50,8 +50,7 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
     _check_signature(inputs, input_specs(variant), asked.variant)
     _check_signature(outputs, output_specs(variant), asked.variant)
     samples = open_samples(asked.samples, inputs)
-    metric = resolve_metric(asked.metric) if asked.metric else default_metric(samples, outputs)
-    metric.check(samples, has_baseline=True)
+    metric = metric_for(asked.metric, samples, outputs)
     store = Store(surroundings.output / STEPS_FOLDER)
     steps = Steps(store, surroundings.reporter, surroundings.machine, asked.threads)
     source = _given(asked.baseline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -13,9 +14,10 @@ from jettison.core.tensors import format_shape
 from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
 from jettison.evaluate.interval import paired_interval
 from jettison.evaluate.latency import LatencyPlan, compare_latency
-from jettison.evaluate.scoring import score, score_reference
+from jettison.evaluate.scoring import score
 from jettison.pipeline.proof import Court
 from jettison.pipeline.steps import Bench
+from jettison.recipe import BASELINE
 
 _QUICK = LatencyPlan(max_rounds=60, max_seconds=4.0, stable_share=0.02)
 """A search compares many models and needs each speed to a few percent; the verdict measures again."""
@@ -31,11 +33,20 @@ def bench_of(court: Court, target: Target) -> Bench:
 def measurer(court: Court, target: Target) -> Callable[[ir.Model], Measurement]:
     """A function that judges a model against the court's baseline on the court's samples."""
 
+    @functools.cache
+    def baseline_runner() -> Runner:
+        return OnnxRuntimeRunner(court.baseline.path, threads=court.steps.threads)
+
+    def speedup(runner: Runner) -> float:
+        runners = {BASELINE: baseline_runner(), "variant": runner}
+        report = compare_latency(runners, court.inputs, baseline=BASELINE, plan=_QUICK)
+        return report.latencies["variant"].speedup
+
     def measure(model: ir.Model) -> Measurement:
         reference = court.reference.get()
         runner = runner_of(model, threads=court.steps.threads, optimize=not target.is_gpu)
         scores = score(runner, court.samples, metric=court.metric, reference=reference)
-        baseline = score_reference(reference, court.samples, metric=court.metric)
+        baseline = court.steps.baseline_scores(court.samples, court.metric, reference=court.reference)
         interval = paired_interval(
             scores.values, baseline.values, confidence=court.gate.confidence, seed=court.seed
         )
@@ -43,15 +54,7 @@ def measurer(court: Court, target: Target) -> Callable[[ir.Model], Measurement]:
             score_delta=interval.delta,
             score_delta_low=interval.low,
             sqnr_db=scores.sqnr_db,
-            speedup=None if target.is_gpu else _speedup(court, runner),
+            speedup=None if target.is_gpu else speedup(runner),
         )
 
     return measure
-
-
-def _speedup(court: Court, runner: Runner) -> float:
-    baseline = OnnxRuntimeRunner(court.baseline.path, threads=court.steps.threads)
-    runners: dict[str, Runner] = {"baseline": baseline, "variant": runner}
-    return (
-        compare_latency(runners, court.inputs, baseline="baseline", plan=_QUICK).latencies["variant"].speedup
-    )

@@ -15,7 +15,7 @@ from jettison.core.samples import Samples, open_samples, split
 from jettison.core.targets import Target
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import choose
-from jettison.evaluate.metrics import default_metric, resolve_metric
+from jettison.evaluate.metrics import default_metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
 from jettison.pipeline.measure import bench_of
 from jettison.pipeline.proof import Court, deliver, hear, variant_result
@@ -75,8 +75,7 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
     model = open_model(recipe.model.path)
     inputs, outputs = input_specs(model), output_specs(model)
     sets = _samples(recipe, inputs)
-    metric = resolve_metric(recipe.metric) if recipe.metric else default_metric(sets.evaluation, outputs)
-    metric.check(sets.evaluation, has_baseline=True)
+    metric = metric_for(recipe.metric, sets.evaluation, outputs)
     store = Store(surroundings.output / STEPS_FOLDER)
     steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
     source = steps.clean(recipe.model.path)

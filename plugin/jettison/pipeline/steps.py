@@ -20,7 +20,7 @@ from jettison.core.runner import Runner
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.core.tensors import Arrays
-from jettison.engines.onnxruntime import OnnxRuntimeRunner, probe
+from jettison.engines.onnxruntime import OnnxRuntimeRunner, shapes_of
 from jettison.engines.tensorrt.module import find_module
 from jettison.engines.tensorrt.preflight import preflight
 from jettison.engines.tensorrt.report import PreflightReport
@@ -31,9 +31,8 @@ from jettison.evaluate.reference import Reference, reference_of
 from jettison.evaluate.scoring import Scores, score, score_reference
 from jettison.graph.clean import clean
 from jettison.graph.macs import macs_by_node
-from jettison.graph.model import input_specs, model_digest, open_model
+from jettison.graph.model import model_digest, open_model
 from jettison.graph.save import save_model
-from jettison.graph.shapes import example_inputs, infer_shapes
 from jettison.pipeline.records import (
     VariantRecord,
     read_latency,
@@ -281,10 +280,8 @@ def macs_of(path: Path) -> dict[str, int]:
     Empty where ONNX Runtime cannot run a model here that TensorRT may take (FP8, plugins).
     """
     model = open_model(path)
-    arrays = example_inputs(input_specs(model))
     try:
-        table = infer_shapes(model, probe=lambda source, names: probe(source, arrays, names))
-        return macs_by_node(model, table)
+        return macs_by_node(model, shapes_of(model))
     except ModelError:
         return {}
 

@@ -19,7 +19,7 @@ from jettison.compress.quantization.layers import PASSTHROUGH
 from jettison.compress.quantization.placement import Placement, name_of
 from jettison.compress.quantization.placement_cpu import place_for_cpu
 from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
-from jettison.core.batching import fixed_batch_size, padded
+from jettison.core.batching import fitting_batches
 from jettison.core.errors import SamplesError
 from jettison.core.progress import Progress
 from jettison.core.samples import Samples
@@ -70,14 +70,10 @@ def calibrate(
     observations, sources = plan_observations(model)
     if not observations:
         return Calibration({}, sources, samples.count)
-    specs = input_specs(model)
     runner = runner_of(observed(model, observations), threads=threads)
     counter = _Counter(observations)
-    batch = fixed_batch_size(specs) or 1
-    for index, piece in enumerate(samples.batches(batch)):
-        counter.add(runner.run(padded(piece.inputs, batch)))
-        if progress is not None:
-            progress(min((index + 1) * batch, samples.count), samples.count)
+    for inputs in fitting_batches(samples, input_specs(model), progress=progress):
+        counter.add(runner.run(inputs))
     return Calibration(counter.histograms(), sources, samples.count)
 
 

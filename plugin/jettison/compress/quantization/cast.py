@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.compress.quantization.layers import KINDS
 from jettison.compress.quantization.placement import LayerDecision
-from jettison.core.batching import fixed_batch_size, padded
+from jettison.core.batching import fitting_batches, fixed_batch_size
 from jettison.core.errors import ModelError, SamplesError
 from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays
-from jettison.engines.onnxruntime import OnnxRuntimeRunner
+from jettison.engines.onnxruntime import runner_of
 from jettison.evaluate.sqnr import SqnrMeter
 from jettison.graph.cast import (
     IDLE_REASONS,
@@ -42,7 +42,6 @@ from jettison.graph.cast import (
 from jettison.graph.model import input_specs, opset_of
 from jettison.graph.observe import Observation, observed
 from jettison.graph.opset import raise_opset
-from jettison.graph.save import model_bytes
 
 HEADROOM = 4.0
 """Values must stay this factor below the type's largest number on the samples. Extremes of 512 unseen samples
@@ -242,11 +241,10 @@ def _extremes(view: ir.Model, names: Sequence[str], samples: Samples, piece: Wor
         SamplesError: A value became NaN in float32.
     """
     observations = [Observation(name, _ONE_ELEMENT) for name in names]
-    runner = OnnxRuntimeRunner(model_bytes(observed(view, observations)), threads=piece.threads)
-    largest, done = dict.fromkeys(names, 0.0), 0
-    batch = fixed_batch_size(input_specs(view)) or 1
-    for part in samples.batches(batch):
-        outputs = runner.run(padded(part.inputs, batch))
+    runner = runner_of(observed(view, observations), threads=piece.threads)
+    largest = dict.fromkeys(names, 0.0)
+    for inputs in fitting_batches(samples, input_specs(view), progress=piece.progress):
+        outputs = runner.run(inputs)
         for found in observations:
             ends = (float(outputs[found.lowest]), float(outputs[found.highest]))
             if math.isnan(float(outputs[found.total])) and ends != (-math.inf, math.inf):
@@ -257,9 +255,6 @@ def _extremes(view: ir.Model, names: Sequence[str], samples: Samples, piece: Wor
                 )
             finite = (abs(end) for end in ends if math.isfinite(end))
             largest[found.value] = max(largest[found.value], *finite)
-        done += len(part)
-        if piece.progress is not None:
-            piece.progress(done, samples.count)
     return largest
 
 
@@ -278,7 +273,7 @@ class Scorer:
         """Noise over signal of the worst output, 0 to 1; None where no output is a float with a signal."""
         self.trials += 1
         simulated = simulate_cast(self.view, self.dtype, keep_float)
-        runner = OnnxRuntimeRunner(model_bytes(simulated), threads=self.threads, optimize=False)
+        runner = runner_of(simulated, threads=self.threads, optimize=False)
         meter = SqnrMeter()
         for inputs, reference in zip(self.batches, self.references, strict=True):
             meter.add(reference, runner.run(inputs))
@@ -290,10 +285,10 @@ def scorer_of(piece: Workpiece, view: ir.Model, samples: Samples, *, dtype: Cast
     batch = fixed_batch_size(input_specs(view)) or 1
     wanted = max(SCORED_SAMPLES // batch, 1)
     step = max(samples.count // batch // wanted, 1)
-    parts = itertools.islice(samples.batches(batch), 0, wanted * step, step)
-    batches = tuple(padded(part.inputs, batch) for part in parts)
+    fitting = fitting_batches(samples, input_specs(view))
+    batches = tuple(itertools.islice(fitting, 0, wanted * step, step))
     original = without_activation_pairs(piece.model)
-    runner = OnnxRuntimeRunner(model_bytes(original), threads=piece.threads, optimize=False)
+    runner = runner_of(original, threads=piece.threads, optimize=False)
     references = tuple(runner.run(inputs) for inputs in batches)
     return Scorer(view, dtype, batches, references, piece.threads)
 

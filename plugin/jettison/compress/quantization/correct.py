@@ -23,9 +23,9 @@ import onnx_ir as ir
 from jettison.compress.quantization.layers import Layer, find_layers
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.static import LayerIntegers
-from jettison.core.batching import fixed_batch_size, padded
+from jettison.core.batching import fitting_batches
 from jettison.core.progress import Progress
-from jettison.core.samples import Samples, split
+from jettison.core.samples import Samples, draw
 from jettison.engines.onnxruntime import runner_of
 from jettison.graph.bias import add_to_biases
 from jettison.graph.model import input_specs
@@ -66,20 +66,16 @@ def bias_corrections(
     ]
     if not twins:
         return {}
-    drawn = samples if samples.count <= most else split(samples, most / samples.count, seed=0)[0]
     runner = runner_of(compared(model, twins), threads=threads)
     totals = {twin.node: np.zeros(twin.outputs, np.float64) for twin in twins}
-    batch = fixed_batch_size(input_specs(model)) or 1
-    rows, done = 0, 0
-    for piece in drawn.batches(batch):
-        done += len(piece)
-        if len(piece) == batch or not rows:
-            found = runner.run(padded(piece.inputs, batch))
-            for twin in twins:
-                totals[twin.node] += found[twin.difference]
-            rows += 1
-        if progress is not None:
-            progress(done, drawn.count)
+    rows = 0
+    for inputs in fitting_batches(
+        draw(samples, most), input_specs(model), fill_last=False, progress=progress
+    ):
+        found = runner.run(inputs)
+        for twin in twins:
+            totals[twin.node] += found[twin.difference]
+        rows += 1
     return {name: (total / rows).astype(np.float32) for name, total in totals.items()}
 
 

@@ -64,6 +64,11 @@ class CostModel:
         return self.base_us + layers + self.quantize_us * into + self.dequantize_us * out_of
 
 
+def elements_of(shapes: ShapeTable) -> dict[str, int]:
+    """How many elements each value has."""
+    return {name: math.prod(found.shape) for name, found in shapes.items()}
+
+
 def border_elements(placement: Placement, elements: Mapping[str, int]) -> tuple[int, int]:
     """Elements that are quantized from float, and elements that float operators read back."""
     into = sum(elements.get(site.value, 0) for site in placement.sites if site.enters)
@@ -96,7 +101,7 @@ def fit_cost(model: ir.Model, workshop: Workshop, *, progress: Progress | None =
     of_integer = match_layers(layers, workshop.profile(workshop.quantize(everything)))
     times = {layer.name: LayerTime(of_float[layer.name], of_integer[layer.name]) for layer in layers}
     base = sum(found.time_us for found in float_times) - sum(of_float.values())
-    elements = {name: math.prod(found.shape) for name, found in workshop.shapes.items()}
+    elements = elements_of(workshop.shapes)
     costs = CostModel(times, base, 0.0, 0.0, elements)
     generator = np.random.default_rng(workshop.seed)
     rows, extra = [], []

@@ -8,21 +8,22 @@ would flatten large errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from jettison.core.batching import fixed_batch_size, padded
+from jettison.core.batching import fitting_batches
 from jettison.core.progress import Progress
 from jettison.core.samples import Samples, first
 from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import runner_of
+from jettison.evaluate.sqnr import SqnrMeter
 from jettison.graph.model import input_specs
 
 DAMAGE_SAMPLES = 24
 """Samples per layer: the order of layers by damage settles from 16 on (benchmarks/guarantee.py)."""
-_BATCH = 8
+BATCH = 8
+"""Samples run at once where the model leaves it open."""
 _FLATTENING = frozenset({"Softmax", "LogSoftmax"})
 
 Quantize = Callable[[frozenset[str]], ir.Model]
@@ -49,7 +50,7 @@ def layer_damages(
         progress: Called with layers done and their number.
     """
     few = first(samples, DAMAGE_SAMPLES)
-    batches = batches_of(model, few)
+    batches = list(fitting_batches(few, input_specs(model), size=BATCH))
     reference = outputs_of(logits_view(model), batches, exact=False)
     found = {}
     for index, layer in enumerate(layers):
@@ -65,21 +66,12 @@ def outputs_of(model: ir.Model, batches: Iterable[Arrays], *, exact: bool) -> li
     return [runner.run(batch) for batch in batches]
 
 
-def noise_to_signal(
-    reference: Sequence[Mapping[str, np.ndarray]], found: Sequence[Mapping[str, np.ndarray]]
-) -> float:
+def noise_to_signal(reference: Sequence[Arrays], found: Sequence[Arrays]) -> float:
     """Energy of the error over the energy of the reference, of the worst float output."""
-    worst = 0.0
-    for name in reference[0]:
-        if reference[0][name].dtype.kind != "f":
-            continue
-        signal = sum(float(np.square(batch[name], dtype=np.float64).sum()) for batch in reference)
-        pairs = zip(reference, found, strict=True)
-        noise = sum(
-            float(np.square(left[name] - right[name], dtype=np.float64).sum()) for left, right in pairs
-        )
-        worst = max(worst, noise / signal if signal > 0 else 0.0)
-    return worst
+    meter = SqnrMeter()
+    for expected, outputs in zip(reference, found, strict=True):
+        meter.add(expected, outputs)
+    return meter.noise_share
 
 
 def logits_view(model: ir.Model) -> ir.Model:
@@ -95,10 +87,3 @@ def logits_view(model: ir.Model) -> ir.Model:
         if source is not None:
             copy.graph.outputs[index] = source
     return copy
-
-
-def batches_of(model: ir.Model, samples: Samples, *, size: int = _BATCH) -> list[Arrays]:
-    """The samples' inputs in batches that the model takes."""
-    fixed = fixed_batch_size(input_specs(model))
-    batches = samples.batches(fixed or size)
-    return [padded(batch.inputs, fixed) if fixed else batch.inputs for batch in batches]

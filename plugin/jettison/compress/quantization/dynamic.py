@@ -8,9 +8,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from jettison.compress.passes import PassResult
-from jettison.compress.quantization.layers import find_layers, is_constant
+from jettison.compress.quantization.layers import find_layers
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.engines.onnxruntime import dynamic_quantizer
+from jettison.graph.edit import is_constant
 from jettison.graph.model import open_model
 from jettison.graph.save import save_model
 

@@ -9,15 +9,15 @@ that is watched would keep ONNX Runtime from using its integer kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from jettison.compress.quantization.layers import Layer, find_layers
-from jettison.core.batching import fixed_batch_size, padded
+from jettison.core.batching import fitting_batches
 from jettison.core.progress import Progress
-from jettison.core.samples import Samples, split
+from jettison.core.samples import Samples, draw
 from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
 from jettison.evaluate.sqnr import SqnrMeter
@@ -62,7 +62,8 @@ def layer_sqnr_db(
     own = {layer.name: layer.node.outputs[0] for layer in layers if layer.name in known}
     watches = [_watch(model, values, threads) for model, values in ((baseline, own), (variant, known))]
     meters = {name: SqnrMeter() for name in known}
-    for batch in _batches(baseline, samples, most=most, progress=progress):
+    drawn, specs = draw(samples, most), input_specs(baseline)
+    for batch in fitting_batches(drawn, specs, fill_last=False, progress=progress):
         _add(meters, *(watch.run(batch) for watch in watches))
     return {name: meters[name].db if name in meters else None for name in found}
 
@@ -107,18 +108,6 @@ def _output(graph: ir.Graph, layer: Layer) -> ir.Value | None:
     name = layer.node.outputs[0].name
     same = next((node.outputs[0] for node in graph if node.name == layer.name), None)
     return same or next((value for node in graph for value in node.outputs if value.name == name), None)
-
-
-def _batches(model: ir.Model, samples: Samples, *, most: int, progress: Progress | None) -> Iterator[Arrays]:
-    """Some samples one by one, or at the model's batch size, the last of those filled up if it is alone."""
-    drawn = samples if samples.count <= most else split(samples, most / samples.count, seed=0)[0]
-    size, done = fixed_batch_size(input_specs(model)) or 1, 0
-    for batch in drawn.batches(size):
-        if len(batch) == size or not done:
-            yield padded(batch.inputs, size)
-        done += len(batch)
-        if progress is not None:
-            progress(done, drawn.count)
 
 
 def _add(meters: dict[str, SqnrMeter], before: Arrays, after: Arrays) -> None:

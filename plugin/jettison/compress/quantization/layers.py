@@ -9,6 +9,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from jettison.graph.edit import is_constant
+
 LayerKind = Literal["Conv", "ConvTranspose", "Gemm", "MatMul"]
 KINDS: tuple[LayerKind, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -107,11 +109,6 @@ def _is_product_of_activations(node: ir.Node) -> bool:
 def sizes_of(value: ir.Value) -> tuple[int, ...]:
     """The sizes of a constant, () where the value is none."""
     return tuple(value.const_value.shape.numpy()) if value.const_value is not None else ()
-
-
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether the value is an initializer that no caller can replace."""
-    return value is not None and value.const_value is not None and not value.is_graph_input()
 
 
 def _weight_axis(node: ir.Node) -> int:

@@ -6,16 +6,17 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import onnx_ir as ir
 
 from jettison.compress.passes import Figures, Workpiece
 from jettison.compress.quantization.calibrate import Calibration
 from jettison.compress.quantization.correct import CORRECTION_SAMPLES, Correction, bias_corrections, corrected
-from jettison.compress.quantization.cost import CostModel, LayerTime, Workshop, fit_cost
+from jettison.compress.quantization.cost import CostModel, LayerTime, Workshop, elements_of, fit_cost
 from jettison.compress.quantization.damage import (
+    BATCH,
     DAMAGE_SAMPLES,
-    batches_of,
     layer_damages,
     logits_view,
     noise_to_signal,
@@ -24,15 +25,16 @@ from jettison.compress.quantization.damage import (
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.quantize import place
 from jettison.compress.quantization.ranges import RangeMethod
-from jettison.compress.quantization.roofline import peaks_of
+from jettison.compress.quantization.roofline import Peaks, peaks_of
 from jettison.compress.quantization.static import RangeChoice, layer_integers, quantize_static
+from jettison.core.batching import fitting_batches, one_batch
 from jettison.core.progress import silent
 from jettison.core.samples import Samples, first, skip
 from jettison.core.tensors import Arrays
-from jettison.engines.onnxruntime import probe
+from jettison.engines.onnxruntime import shapes_of
 from jettison.graph.macs import macs_by_node
 from jettison.graph.model import input_specs
-from jettison.graph.shapes import ShapeTable, example_inputs, infer_shapes
+from jettison.graph.shapes import ShapeTable
 
 _METHODS: tuple[RangeMethod, ...] = ("max", "mse")
 """Range methods that won on some model; percentile and KL won on none (benchmarks/guarantee.py)."""
@@ -75,7 +77,10 @@ class Material:
 
 
 def gather(
-    piece: Workpiece, samples: Samples, ranges: RangeMethod | str, keep_in_float: frozenset[str]
+    piece: Workpiece,
+    samples: Samples,
+    ranges: RangeMethod | Literal["measure"],
+    keep_in_float: frozenset[str],
 ) -> Material:
     """Calibrate, choose ranges and corrections by held-out samples, measure damages and costs.
 
@@ -86,7 +91,7 @@ def gather(
     order = [layer.node for layer in everything.layers if layer.quantized]
     names = frozenset(layer.node for layer in everything.layers)
     material = Material(piece, piece.calibration(samples), RangeChoice(), {}, order, names)
-    _choose_repairs(material, samples, everything, _METHODS if ranges == "measure" else (_method(ranges),))
+    _choose_repairs(material, samples, everything, _METHODS if ranges == "measure" else (ranges,))
     repairs = f"{material.choice.method} corrected={bool(material.corrections)}"
     key = f"damages {repairs} {','.join(sorted(keep_in_float))}"
     material.damages = piece.recalled(key, lambda: _damages(material, samples))
@@ -94,16 +99,13 @@ def gather(
     return material
 
 
-def _method(name: RangeMethod | str) -> RangeMethod:
-    return next((method for method in ("max", "percentile", "mse", "kl") if method == name), "max")
-
-
 def _choose_repairs(
     material: Material, samples: Samples, everything: Placement, methods: Sequence[RangeMethod]
 ) -> None:
     """Range method and bias correction as samples that neither saw prefer them, all layers in integers."""
     held_out = skip(samples, CORRECTION_SAMPLES) or samples
-    batches = batches_of(material.piece.model, first(held_out, DAMAGE_SAMPLES))
+    specs = input_specs(material.piece.model)
+    batches = list(fitting_batches(first(held_out, DAMAGE_SAMPLES), specs, size=BATCH))
     reference = outputs_of(logits_view(material.piece.model), batches, exact=False)
     chosen = frozenset(everything.quantized)
     best = math.inf
@@ -143,18 +145,16 @@ def _damages(material: Material, samples: Samples) -> Figures:
 
 def _price(material: Material, samples: Samples) -> None:
     model = material.piece.model
-    inputs = next(iter(batches_of(model, first(samples, 1), size=1)))
+    inputs = one_batch(samples, input_specs(model))
     shapes = _shapes(model, inputs)
     if material.piece.target.is_gpu:
         peaks = peaks_of(material.piece.target.compute_capability)
-        material.costs, material.cost_source = (
-            _estimate(material, shapes),
-            f"estimated from the rates of {peaks.board}",
-        )
+        material.costs = _estimate(material, shapes, peaks)
+        material.cost_source = f"estimated from the rates of {peaks.board}"
         return
     figures = material.piece.recalled("costs", lambda: _figures_of(_fit(material, inputs, shapes)))
-    elements = {name: math.prod(found.shape) for name, found in shapes.items()}
-    material.costs, material.cost_source = _model_of(figures, elements), "measured on this machine"
+    material.costs = _model_of(figures, elements_of(shapes))
+    material.cost_source = "measured on this machine"
 
 
 def _fit(material: Material, inputs: Arrays, shapes: ShapeTable) -> CostModel:
@@ -176,15 +176,13 @@ def _shapes(model: ir.Model, inputs: Arrays) -> ShapeTable:
         for size, found in zip(spec.shape, inputs[spec.name].shape, strict=True)
         if isinstance(size, str)
     }
-    arrays = example_inputs(input_specs(model), sizes=sizes)
-    return infer_shapes(model.clone(), sizes=sizes, probe=lambda source, names: probe(source, arrays, names))
+    return shapes_of(model, sizes=sizes)
 
 
-def _estimate(material: Material, shapes: ShapeTable) -> CostModel:
+def _estimate(material: Material, shapes: ShapeTable, peaks: Peaks) -> CostModel:
     """Times by roofline: float is FP16; a border writes and reads its elements once more."""
-    peaks = peaks_of(material.piece.target.compute_capability)
     macs = macs_by_node(material.piece.model, shapes)
-    elements = {name: math.prod(found.shape) for name, found in shapes.items()}
+    elements = elements_of(shapes)
     times = {}
     for node in material.piece.model.graph:
         if node.name and node.name in material.order:

@@ -17,7 +17,6 @@ from jettison.compress.quantization.layers import (
     PASSTHROUGH,
     Layer,
     fused_output,
-    is_constant,
     sizes_of,
 )
 from jettison.compress.quantization.placement import (
@@ -31,6 +30,7 @@ from jettison.compress.quantization.placement import (
     name_of,
     readers_of,
 )
+from jettison.graph.edit import is_constant
 
 _POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
 """Operators with integer kernels whose output has a scale of its own."""

@@ -11,7 +11,7 @@ import math
 
 import onnx_ir as ir
 
-from jettison.compress.quantization.layers import Layer, fused_output, is_constant, sizes_of
+from jettison.compress.quantization.layers import Layer, fused_output, sizes_of
 from jettison.compress.quantization.placement import (
     Placement,
     Reader,
@@ -22,6 +22,7 @@ from jettison.compress.quantization.placement import (
     is_float,
     name_of,
 )
+from jettison.graph.edit import is_constant
 
 SMALLEST_GEMM = 16
 """Fewer products or channels than this run faster in float: one tile of an INT8 tensor core."""

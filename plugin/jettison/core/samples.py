@@ -91,13 +91,6 @@ def draw(samples: Samples, most: int, *, seed: int = 0) -> Samples:
     return samples if samples.count <= most else split(samples, most / samples.count, seed=seed)[0]
 
 
-def skip(samples: Samples, count: int) -> Samples | None:
-    """The samples after the first `count`, or None where there are no more."""
-    if samples.count <= count:
-        return None
-    return _part(samples, np.arange(samples.count) >= count, f"without the first {count}")
-
-
 def _part(samples: Samples, chosen: np.ndarray[Any, Any], title: str) -> Samples:
     if not chosen.any():
         raise _bad(samples.source, f"{samples.count} samples are too few to split", "Give more samples")

@@ -29,7 +29,7 @@ from jettison.compress.quantization.roofline import Peaks, peaks_of
 from jettison.compress.quantization.static import RangeChoice, layer_integers, quantize_static
 from jettison.core.batching import fitting_batches, one_batch
 from jettison.core.progress import silent
-from jettison.core.samples import Samples, first, skip
+from jettison.core.samples import Samples, first, split
 from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import shapes_of
 from jettison.graph.macs import macs_by_node
@@ -102,8 +102,8 @@ def gather(
 def _choose_repairs(
     material: Material, samples: Samples, everything: Placement, methods: Sequence[RangeMethod]
 ) -> None:
-    """Range method and bias correction as samples that neither saw prefer them, all layers in integers."""
-    held_out = skip(samples, CORRECTION_SAMPLES) or samples
+    """Range method and bias correction as samples outside the correction prefer, all layers in integers."""
+    fitting, held_out = correction_sets(samples)
     specs = input_specs(material.piece.model)
     batches = list(fitting_batches(first(held_out, DAMAGE_SAMPLES), specs, size=BATCH))
     reference = outputs_of(logits_view(material.piece.model), batches, exact=False)
@@ -112,9 +112,7 @@ def _choose_repairs(
     for method in methods:
         choice, model = RangeChoice(method), material.piece.model
         integers = layer_integers(model, material.calibration, everything, choice=choice)
-        found = bias_corrections(
-            material.piece.model, samples, integers=integers, threads=material.piece.threads
-        )
+        found = bias_corrections(model, fitting, integers=integers, threads=material.piece.threads)
         for corrections in ({}, found):
             trial = dataclasses.replace(material, choice=choice, corrections=corrections)
             noise = noise_to_signal(reference, _outputs(trial, chosen, batches))
@@ -122,9 +120,17 @@ def _choose_repairs(
                 best = noise
                 material.choice, material.corrections = choice, corrections
     kept = "kept" if material.corrections else "left out"
-    material.notes = (
-        f"ranges by {material.choice.method}, bias correction {kept}, as held-out calibration samples prefer",
-    )
+    judges = "calibration samples outside the correction prefer"
+    if held_out is fitting:
+        judges = "the samples of the correction itself prefer, being too few to hold some out"
+    material.notes = (f"ranges by {material.choice.method}, bias correction {kept}, as {judges}",)
+
+
+def correction_sets(samples: Samples) -> tuple[Samples, Samples]:
+    """Samples for the bias correction, and others that judge it; the same where there are too few."""
+    if samples.count <= CORRECTION_SAMPLES:
+        return samples, samples
+    return split(samples, CORRECTION_SAMPLES / samples.count, seed=0)
 
 
 def _outputs(material: Material, chosen: frozenset[str], batches: Sequence[Arrays]) -> list[Arrays]:

@@ -4,12 +4,16 @@
 
 Bare and served calls take turns in one process on one machine, with the same threads and without
 spinning; every figure is the median over blocks of calls. The client is the one that ships:
-`jettison.triton.client.TritonRunner`.
+`jettison.triton.client.TritonRunner`, which hands large inputs to a server on the same machine through
+shared memory; `in the request` shows what they cost through the socket. The floor is a Python model in
+the same server that takes the same input and keeps one core busy for the time of a bare run: what
+tritonserver, its Python backend and the protocol cost on this machine, whatever the backend does.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -20,7 +24,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +38,7 @@ from jettison.core import dtypes
 from jettison.core.tensors import Arrays, TensorSpec
 from jettison.triton.client import TritonRunner
 from jettison.triton.publish import Release, publish
+from jettison.triton.region import LEAST_BYTES
 from jettison.triton.runtime import cache_folder
 from jettison.triton.server import TritonServer, find_server
 from jettison.triton.serving import Serving, config_of
@@ -42,6 +47,7 @@ CORES = len(os.sched_getaffinity(0))
 BLOCK = 5
 """Calls of one kind in a row: few, so that all kinds see the same noise."""
 CLIENTS = 8
+WAITING = Path(__file__).parent / "models" / "waiting_backend.py"
 TARGETS_MS = {("large", "http"): 1.2, ("large", "grpc"): 2.0, ("small", "http"): 0.7, ("small", "grpc"): 0.7}
 SERVER_TARGET_MS = 0.4
 THROUGHPUT_TARGET = 0.85
@@ -80,16 +86,21 @@ def main() -> None:
 def measure(work: Path, seconds: float) -> dict[str, object]:
     """All figures, by model."""
     root = work / "repository"
+    busy_ms = {}
     for case in CASES:
         write_model(case, work / f"{case.name}.onnx")
         release(case, work, root)
+        busy_ms[case.name] = release_floor(case, work, root)
+    release_split(CASES[0], work, root)
     cache = cache_folder(os.environ, Path.home())
     installation = find_server(
         None, which=shutil.which, cache=cache, python=Path(sys.executable),
         progress=lambda text: print(text, file=sys.stderr),
     )  # fmt: skip
     with TritonServer(root, installation, environment=os.environ, log=work / "server.log") as server:
-        latency = {case.name: latency_of(case, work, server, seconds) for case in CASES}
+        latency = {
+            case.name: latency_of(case, work, server, seconds, busy_ms=busy_ms[case.name]) for case in CASES
+        }
         throughput = throughput_of(CASES[0], work, server, seconds)
     return {"machine": machine(), "latency": latency, "throughput": throughput}
 
@@ -118,12 +129,35 @@ def write_model(case: Case, path: Path) -> None:
 
 def release(case: Case, work: Path, root: Path) -> None:
     """Publish the model as a user would."""
+    publish_as(case, case.name, Serving(max_batch_size=CLIENTS), work / f"{case.name}.onnx", root)
+
+
+def release_split(case: Case, work: Path, root: Path) -> None:
+    """The model once more, with a one-thread instance for each core: for throughput, not for latency."""
+    parameters = {"intra_op_thread_count": "1"}
+    serving = Serving(max_batch_size=CLIENTS, instances=CORES, parameters=parameters)
+    publish_as(case, f"{case.name}-split", serving, work / f"{case.name}.onnx", root)
+
+
+def release_floor(case: Case, work: Path, root: Path) -> float:
+    """The model that only waits, as long as a bare run takes: that time in milliseconds."""
+    session = bare_session(case, work)
+    bare_ms = statistics.median(timed(lambda: session.run(None, case.inputs)) for _ in range(50))
+    parameters = {"busy_ms": f"{bare_ms:.3f}", "width": str(2 * case.channels)}
+    serving = Serving(max_batch_size=CLIENTS, backend="python", filename="model.py", parameters=parameters)
+    publish_as(case, f"{case.name}-floor", serving, WAITING, root)
+    return bare_ms
+
+
+def publish_as(case: Case, name: str, serving: Serving, file: Path, root: Path) -> None:
+    """That file as a model of the case's signature."""
     element = dtypes.of_name("float32")
-    assert element is not None
+    if element is None:
+        raise ValueError("the table of types lacks float32")
     x = TensorSpec(name="x", dtype=element, shape=("batch", 3, case.side, case.side))
     y = TensorSpec(name="y", dtype=element, shape=("batch", 2 * case.channels))
-    config = config_of(case.name, [x], [y], serving=Serving(max_batch_size=CLIENTS))
-    publish(Release(config, {"model.onnx": work / f"{case.name}.onnx"}, "2026-01-01T00:00:00Z"), root)
+    config = config_of(name, [x], [y], serving=serving)
+    publish(Release(config, {serving.filename: file}, "2026-01-01T00:00:00Z"), root)
 
 
 def bare_session(case: Case, work: Path) -> onnxruntime.InferenceSession:
@@ -136,42 +170,61 @@ def bare_session(case: Case, work: Path) -> onnxruntime.InferenceSession:
     )
 
 
-def latency_of(case: Case, work: Path, server: TritonServer, seconds: float) -> dict[str, object]:
+def latency_of(
+    case: Case, work: Path, server: TritonServer, seconds: float, *, busy_ms: float
+) -> dict[str, object]:
     """p50 of bare and served calls in turns, and where the difference goes."""
     session, inputs = bare_session(case, work), case.inputs
-    runners = {
-        "http": TritonRunner(server.http_url, case.name, protocol="http"),
-        "grpc": TritonRunner(server.grpc_url, case.name, protocol="grpc"),
-    }
-    calls: dict[str, Callable[[], object]] = {"bare": lambda: session.run(None, inputs)}
-    calls |= {name: lambda runner=runner: runner.run(inputs) for name, runner in runners.items()}  # type: ignore[misc]
-    check(session.run(None, inputs)[0], [runner.run(inputs)["y"] for runner in runners.values()])
-    blocks: dict[str, list[list[float]]] = {name: [] for name in calls}
-    stages: dict[str, list[dict[str, float]]] = {name: [] for name in runners}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for name, call in calls.items():
-            before = server_totals(server, case.name)
-            blocks[name].append([timed(call) for _ in range(BLOCK)])
-            if name in stages:
-                stages[name].append(difference(before, server_totals(server, case.name)))
-    for runner in runners.values():
-        runner.close()
+    with contextlib.ExitStack() as stack:
+        runners = {name: stack.enter_context(runner) for name, runner in runners_of(case, server)}
+        answers = [runner.run(inputs)["y"] for name, runner in runners.items() if "floor" not in name]
+        check(session.run(None, inputs)[0], answers)
+        calls: dict[str, Callable[[], object]] = {"bare": lambda: session.run(None, inputs)}
+        calls |= {name: lambda runner=runner: runner.run(inputs) for name, runner in runners.items()}  # type: ignore[misc]
+        blocks: dict[str, list[list[float]]] = {name: [] for name in calls}
+        stages: dict[str, list[dict[str, float]]] = {name: [] for name in runners}
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for name, call in calls.items():
+                model = f"{case.name}-floor" if "floor" in name else case.name
+                before = server_totals(server, model)
+                blocks[name].append([timed(call) for _ in range(BLOCK)])
+                if name in stages:
+                    stages[name].append(difference(before, server_totals(server, model)))
     served = {
-        name: budget(blocks[name], stages[name], blocks["bare"], TARGETS_MS[case.name, name])
+        name: budget(blocks[name], stages[name], [[busy_ms]] if "floor" in name else blocks["bare"])
         for name in runners
     }
+    for protocol in ("http", "grpc"):
+        served[protocol]["target_ms"] = TARGETS_MS[case.name, protocol]
+        served[protocol]["inside_target_ms"] = SERVER_TARGET_MS
     return {
         "input_bytes": inputs["x"].nbytes,
         "bare_p50_ms": percentile_ms(blocks["bare"], 50),
         "bare_p10_ms": percentile_ms(blocks["bare"], 10),
         "served": served,
-        "client_copy_ms": round(statistics.median(timed(inputs["x"].tobytes) for _ in range(200)), 3),
     }
 
 
+def runners_of(case: Case, server: TritonServer) -> Iterator[tuple[str, TritonRunner]]:
+    """The ways to ask: as the client does by itself, all bytes in the request, and the floors of both."""
+    for protocol, url in (("http", server.http_url), ("grpc", server.grpc_url)):
+        door = "http" if protocol == "http" else "grpc"
+        yield protocol, TritonRunner(url, case.name, protocol=door)
+        yield f"{protocol} floor", TritonRunner(url, f"{case.name}-floor", protocol=door)
+        if case.inputs["x"].nbytes >= LEAST_BYTES:
+            yield (
+                f"{protocol} in the request",
+                TritonRunner(url, case.name, protocol=door, shared_memory=False),
+            )
+            yield (
+                f"{protocol} floor in the request",
+                TritonRunner(url, f"{case.name}-floor", protocol=door, shared_memory=False),
+            )
+
+
 def budget(
-    blocks: list[list[float]], stages: list[dict[str, float]], bare: list[list[float]], target: float
+    blocks: list[list[float]], stages: list[dict[str, float]], bare: list[list[float]]
 ) -> dict[str, object]:
     """The parts of one served call, in milliseconds.
 
@@ -186,10 +239,8 @@ def budget(
         "p50_ms": p50,
         "overhead_ms": round(p50 - percentile_ms(bare, 50), 3),
         "overhead_p10_ms": round(p10 - percentile_ms(bare, 10), 3),
-        "target_ms": target,
         "inside_server_above_bare_ms": round(inside - percentile_ms(bare, 50), 3),
         "inside_server_above_bare_p10_ms": round(quick - percentile_ms(bare, 10), 3),
-        "inside_target_ms": SERVER_TARGET_MS,
         "parts_ms": {
             **{k: round(v, 3) for k, v in parts.items()},
             "client_and_transport": round(p50 - inside, 3),
@@ -201,31 +252,34 @@ def throughput_of(case: Case, work: Path, server: TritonServer, seconds: float) 
     """Images in a second: bare at its best batch size, and eight clients of the server, in turns."""
     session = bare_session(case, work)
     batches = {size: {"x": np.repeat(case.inputs["x"], size, axis=0)} for size in (1, 2, 4, 8)}
-    rates: dict[str, list[float]] = {name: [] for name in (*map(str, batches), "http", "grpc")}
+    models = (case.name, f"{case.name}-split")
+    doors = (("http", server.http_url), ("grpc", server.grpc_url))
+    served = [(f"{model} {protocol}", model, protocol, url) for model in models for protocol, url in doors]
+    rates: dict[str, list[float]] = {name: [] for name in (*map(str, batches), *(row[0] for row in served))}
     rounds = max(3, round(seconds / 4))
     for _ in range(rounds):
         for size, inputs in batches.items():
             rates[str(size)].append(size * rate(lambda inputs=inputs: session.run(None, inputs), 0.5))  # type: ignore[misc]
-        rates["http"].append(served_rate(server.http_url, case, "http"))
-        rates["grpc"].append(served_rate(server.grpc_url, case, "grpc"))
+        for name, model, protocol, url in served:
+            rates[name].append(served_rate(url, model, case.inputs, protocol))
     medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     best = max(medians[str(size)] for size in batches)
     return {
         "bare_per_second_by_batch": {size: medians[str(size)] for size in batches},
-        "served_per_second": {name: medians[name] for name in ("http", "grpc")},
-        "share_of_bare": {name: round(medians[name] / best, 3) for name in ("http", "grpc")},
+        "served_per_second": {name: medians[name] for name, *_ in served},
+        "share_of_bare": {name: round(medians[name] / best, 3) for name, *_ in served},
         "target_share": THROUGHPUT_TARGET,
         "clients": CLIENTS,
     }
 
 
-def served_rate(url: str, case: Case, protocol: str, seconds: float = 2.0) -> float:
+def served_rate(url: str, model: str, inputs: Arrays, protocol: str, seconds: float = 2.0) -> float:
     """Answers in a second to eight clients, each a thread with a connection of its own."""
-    counts, inputs = [0] * CLIENTS, case.inputs
+    counts = [0] * CLIENTS
     started, stop = threading.Barrier(CLIENTS + 1), threading.Event()
 
     def client(i: int) -> None:
-        with TritonRunner(url, case.name, protocol="http" if protocol == "http" else "grpc") as runner:
+        with TritonRunner(url, model, protocol="http" if protocol == "http" else "grpc") as runner:
             runner.run(inputs)
             started.wait()
             while not stop.is_set():

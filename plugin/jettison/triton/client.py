@@ -7,31 +7,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any, Literal
 
 import numpy as np
 from typing_extensions import Self
 
-from jettison.core import dtypes
 from jettison.core.errors import ExternalError, InputError, MissingError
 from jettison.core.tensors import Arrays, TensorSpec
-from jettison.triton.config import Input, ModelConfig, Output
+from jettison.triton.config import ModelConfig
+from jettison.triton.region import Place, Region
+from jettison.triton.wire import (
+    Array,
+    Tensor,
+    check_array,
+    is_worth_sharing,
+    received,
+    reshaped,
+    signature_of,
+    tensor_of,
+)
 
 Protocol = Literal["http", "grpc"]
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """An input or output: its sizes in the model (`seen`) and in requests (`wire`), -1 where open."""
-
-    spec: TensorSpec
-    seen: tuple[int, ...]
-    wire: tuple[int, ...]
-    datatype: str
-    is_optional: bool
 
 
 class TritonRunner:
@@ -43,6 +40,8 @@ class TritonRunner:
         version: Its version; the server's choice if None.
         protocol: `http` or `grpc`.
         timeout_s: The longest that one request may take.
+        shared_memory: Whether large inputs go through shared memory; if None, where the server is on this
+            machine. A server that cannot map it gets them in the request.
 
     Raises:
         MissingError: tritonclient is not installed.
@@ -57,12 +56,15 @@ class TritonRunner:
         version: int | None = None,
         protocol: Protocol = "http",
         timeout_s: float = 30.0,
+        shared_memory: bool | None = None,
     ) -> None:
         self._module = _door(protocol)
         self._url, self._model, self._protocol = url, model, protocol
         self._version = "" if version is None else str(version)
         self._timeout_s = timeout_s
         self._client = _connect(self._module, url, protocol, timeout_s)
+        is_shared = _is_here(url) if shared_memory is None else shared_memory
+        self._region = Region(self._client) if is_shared else None
         try:
             with self._explained("connecting to"):
                 config = self._config()
@@ -70,8 +72,8 @@ class TritonRunner:
             self.close()
             raise
         self._max_batch_size = config.max_batch_size
-        self._inputs = tuple(_tensor(item, config) for item in config.input)
-        self._outputs = tuple(_tensor(item, config) for item in config.output)
+        self._inputs = tuple(tensor_of(item, config) for item in config.input)
+        self._outputs = tuple(tensor_of(item, config) for item in config.output)
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
@@ -110,7 +112,10 @@ class TritonRunner:
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        try:
+            self._leave_region()
+        finally:
+            self._client.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,34 +127,66 @@ class TritonRunner:
 
     def _config(self) -> ModelConfig:
         if self._protocol == "http":
-            return _signature(self._client.get_model_config(self._model, self._version))
+            return signature_of(self._client.get_model_config(self._model, self._version))
         answer = self._client.get_model_config(
             self._model, self._version, as_json=True, client_timeout=self._timeout_s
         )
-        return _signature(answer["config"])
+        return signature_of(answer["config"])
 
     def _infer(self, arrays: Arrays) -> Arrays:
-        requests = [
-            self._request(tensor, arrays[tensor.spec.name])
-            for tensor in self._inputs
-            if tensor.spec.name in arrays
-        ]
+        tensors = [tensor for tensor in self._inputs if tensor.spec.name in arrays]
+        wires = [reshaped(arrays[tensor.spec.name], tensor.seen, tensor.wire) for tensor in tensors]
         with self._explained("calling"):
-            if self._protocol == "http":
-                result = self._client.infer(self._model, requests, model_version=self._version)
-            else:
-                result = self._client.infer(
-                    self._model, requests, model_version=self._version, client_timeout=self._timeout_s
-                )
+            result = self._call(tensors, wires)
         return {
-            tensor.spec.name: _received(result.as_numpy(tensor.spec.name), tensor) for tensor in self._outputs
+            tensor.spec.name: received(result.as_numpy(tensor.spec.name), tensor) for tensor in self._outputs
         }
 
-    def _request(self, tensor: _Tensor, array: Array) -> Any:
-        wire = _reshaped(array, tensor.seen, tensor.wire)
-        request = self._module.InferInput(tensor.spec.name, wire.shape, tensor.datatype)
-        request.set_data_from_numpy(wire)
-        return request
+    def _call(self, tensors: Sequence[Tensor], wires: Sequence[Array]) -> Any:
+        """The server's answer; large inputs go through shared memory for as long as the server takes it."""
+        from tritonclient.utils import InferenceServerException
+
+        places = self._places(tensors, wires)
+        try:
+            return self._send(tensors, wires, places)
+        except InferenceServerException as error:
+            if places is None or "shared memory" not in error.message():
+                raise
+            self._leave_region()
+        return self._send(tensors, wires, None)
+
+    def _places(self, tensors: Sequence[Tensor], wires: Sequence[Array]) -> Sequence[Place] | None:
+        """Where the inputs stand in shared memory, or None where they go in the request."""
+        from tritonclient.utils import InferenceServerException
+
+        if self._region is None or not is_worth_sharing(tensors, wires):
+            return None
+        try:
+            return self._region.place(wires)
+        except (InferenceServerException, OSError):
+            self._leave_region()
+            return None
+
+    def _leave_region(self) -> None:
+        region, self._region = self._region, None
+        if region is not None:
+            region.close()
+
+    def _send(self, tensors: Sequence[Tensor], wires: Sequence[Array], places: Sequence[Place] | None) -> Any:
+        requests = [
+            self._module.InferInput(tensor.spec.name, wire.shape, tensor.datatype)
+            for tensor, wire in zip(tensors, wires, strict=True)
+        ]
+        for index, request in enumerate(requests):
+            if places is None:
+                request.set_data_from_numpy(wires[index])
+            else:
+                request.set_shared_memory(places[index].name, places[index].size, places[index].offset)
+        if self._protocol == "http":
+            return self._client.infer(self._model, requests, model_version=self._version)
+        return self._client.infer(
+            self._model, requests, model_version=self._version, client_timeout=self._timeout_s
+        )
 
     def _check(self, arrays: Arrays) -> None:
         needed = {tensor.spec.name for tensor in self._inputs if not tensor.is_optional}
@@ -162,7 +199,7 @@ class TritonRunner:
             )
         for tensor in self._inputs:
             if tensor.spec.name in arrays:
-                _check_array(tensor.spec, arrays[tensor.spec.name])
+                check_array(tensor.spec, arrays[tensor.spec.name])
 
     @contextlib.contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
@@ -211,60 +248,7 @@ def _connect(module: ModuleType, url: str, protocol: Protocol, timeout_s: float)
     return module.InferenceServerClient(url)
 
 
-def _tensor(item: Input | Output, config: ModelConfig) -> _Tensor:
-    element = dtypes.of_triton(item.data_type)
-    if element is None or element.triton is None:
-        raise ExternalError(
-            f"tensor {item.name!r}",
-            detail=f"the type {item.data_type} is unknown here",
-            fix="Upgrade Jettison",
-        )
-    seen = config.model_shape(item)
-    spec = TensorSpec(
-        name=item.name, dtype=element, shape=tuple(None if size == -1 else size for size in seen)
-    )
-    is_optional = isinstance(item, Input) and item.optional
-    return _Tensor(spec, seen, config.wire_shape(item), element.triton, is_optional)
-
-
-def _signature(config: dict[str, Any]) -> ModelConfig:
-    """The part of a server's configuration that a client needs; the rest is the server's business."""
-    inputs = [
-        {key: item[key] for key in Input.model_fields if item.get(key) is not None}
-        for item in config["input"]
-    ]
-    outputs = [
-        {key: item[key] for key in Output.model_fields if item.get(key) is not None}
-        for item in config["output"]
-    ]
-    fields = {"name": config["name"], "max_batch_size": config.get("max_batch_size", 0)}
-    return ModelConfig.model_validate({**fields, "input": inputs, "output": outputs})
-
-
-def _check_array(spec: TensorSpec, array: Array) -> None:
-    problem = spec.mismatch(array.shape)
-    if problem is None and dtypes.of_numpy(array.dtype) is not spec.dtype:
-        problem = f"expected {spec.dtype.name}, found {array.dtype}"
-    if problem is not None:
-        raise InputError(f"input {spec.name!r}", detail=problem, fix="Convert the array")
-
-
-def _reshaped(array: Array, source: tuple[int, ...], target: tuple[int, ...]) -> Array:
-    """The array from one side of a `reshape` to the other; open sizes go over in order."""
-    if source == target:
-        return array
-    open_sizes = iter(size for pattern, size in zip(source, array.shape, strict=True) if pattern == -1)
-    return array.reshape([next(open_sizes) if size == -1 else size for size in target])
-
-
-def _received(array: Array | None, tensor: _Tensor) -> Array:
-    if array is None:
-        raise ExternalError(
-            f"output {tensor.spec.name!r}",
-            detail="the server's answer lacks it",
-            fix="Look at the server's log",
-        )
-    if tensor.datatype == "BYTES":
-        text = [item.decode() if isinstance(item, bytes) else item for item in array.reshape(-1)]
-        array = np.array(text, dtype=np.object_).reshape(array.shape)
-    return _reshaped(array, tensor.wire, tensor.seen)
+def _is_here(url: str) -> bool:
+    """Whether the address is this machine's own by its looks."""
+    host = url.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")

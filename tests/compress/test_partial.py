@@ -111,6 +111,23 @@ def test_search_that_was_broken_off_goes_on_and_ends_with_the_same_answer(sample
         assert judge.seen == expected.evaluations - len(joint)
 
 
+def test_search_out_of_time_ends_with_the_best_choice_known_and_says_so(samples):
+    clock = iter((5.0, *[-1.0] * 100))
+    judge = Judge(most=2)
+    timed = dataclasses.replace(piece(judge), time_left_s=lambda: next(clock))
+    result = QuantizePartial()(timed, samples)
+    assert judge.seen == 2
+    assert any("time for the search ran out" in note for note in result.notes)
+
+
+def test_search_without_any_time_still_judges_one_choice(samples):
+    judge = Judge(most=10**6)
+    timed = dataclasses.replace(piece(judge), time_left_s=lambda: 0.0)
+    result = QuantizePartial()(timed, samples)
+    assert judge.seen == 1
+    assert quantized_layers(result.model) > 0
+
+
 def test_gpu_cost_is_labelled_an_estimate(samples):
     result = QuantizePartial()(piece(Judge(10**6), target="sm89"), samples)
     assert any("estimated from the rates of L4" in note for note in result.notes)

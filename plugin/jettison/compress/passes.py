@@ -56,6 +56,7 @@ class Workpiece:
     `model` is clean and must not be changed. `calibrate` measures activations; several variants of one
     model share one calibration through it. `measure` judges a model jointly, for passes that search;
     `remember` keeps figures by a key, so that a search that was broken off goes on where it stopped.
+    `time_left_s` says how many seconds a search may still take; None where it may take its time.
     """
 
     model: ir.Model
@@ -66,6 +67,12 @@ class Workpiece:
     measure: Callable[[ir.Model], Measurement] | None = None
     remember: Callable[[str, Callable[[], Figures]], Figures] | None = None
     tolerance: float = 0.01
+    time_left_s: Callable[[], float] | None = None
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the time that was given has run out."""
+        return self.time_left_s is not None and self.time_left_s() <= 0
 
     def recalled(self, key: str, compute: Callable[[], Figures]) -> Figures:
         """The figures under that key, computed only where they are not kept yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -23,11 +24,20 @@ _QUICK = LatencyPlan(max_rounds=60, max_seconds=4.0, stable_share=0.02)
 """A search compares many models and needs each speed to a few percent; the verdict measures again."""
 
 
-def bench_of(court: Court, target: Target) -> Bench:
-    """What a search on that target judges by."""
+@dataclass(frozen=True)
+class TimeBudget:
+    """How many seconds all searches of a run may take together, and how many are left."""
+
+    seconds: float
+    left_s: Callable[[], float]
+
+
+def bench_of(court: Court, target: Target, budget: TimeBudget | None = None) -> Bench:
+    """What a search on that target judges by, and how long."""
     shapes = ", ".join(f"{name} {a.dtype} {format_shape(a.shape)}" for name, a in court.inputs.items())
     judged = f"{court.samples.sha256} {court.metric.identity} {court.gate.confidence} seed={court.seed}"
-    return Bench(measurer(court, target), court.gate.tolerance, f"{judged} {shapes}")
+    limit, left_s = ("", None) if budget is None else (f" within {budget.seconds:g} s", budget.left_s)
+    return Bench(measurer(court, target), court.gate.tolerance, f"{judged} {shapes}{limit}", left_s)
 
 
 def measurer(court: Court, target: Target) -> Callable[[ir.Model], Measurement]:

@@ -68,11 +68,12 @@ class VariantFile:
 
 @dataclass(frozen=True)
 class Bench:
-    """What passes that search may judge by; `digest` identifies all of it but the tolerance."""
+    """What passes that search may judge by, and how long; `digest` identifies all of it but the tolerance."""
 
     measure: Callable[[ir.Model], Measurement]
     tolerance: float
     digest: str
+    time_left_s: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ class Steps:
             measure=made.bench.measure if is_first else None,
             remember=(lambda key, compute: self._figures(made, key, compute)) if is_first else None,
             tolerance=made.bench.tolerance,
+            time_left_s=made.bench.time_left_s,
         )
 
     def _calibrator(self, made: Making, model: ir.Model) -> Callable[[ir.Model, Samples], Calibration]:

@@ -22,6 +22,8 @@ from jettison.compress.quantization.damage import (
     noise_to_signal,
     outputs_of,
 )
+from jettison.compress.quantization.layers import find_layers
+from jettison.compress.quantization.objective import Objective, Price, bits_price, size_price
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.quantize import place
 from jettison.compress.quantization.ranges import RangeMethod
@@ -45,7 +47,7 @@ class Material:
     """A graph with everything measured that a choice of layers depends on.
 
     `order` holds the layers that may be quantized, in the graph's order; `damages` what each costs in
-    accuracy; `cost` prices a choice in microseconds, by `cost_source`.
+    accuracy; `price` what a choice of them costs, in the objective's unit and by `cost_source`.
     """
 
     piece: Workpiece
@@ -55,7 +57,7 @@ class Material:
     order: Sequence[str]
     layers: frozenset[str]
     damages: Mapping[str, float] = field(default_factory=dict)
-    costs: CostModel | None = None
+    price: Price | None = None
     cost_source: str = ""
     notes: tuple[str, ...] = ()
 
@@ -70,10 +72,10 @@ class Material:
         return quantize_static(source, self.calibration, placement, choice=self.choice)
 
     def cost(self, quantized: frozenset[str]) -> float:
-        """The predicted time in microseconds."""
-        if self.costs is None:
+        """What the choice costs by the objective."""
+        if self.price is None:
             raise ValueError("costs were not gathered")
-        return self.costs.time_us(self.place(quantized))
+        return self.price(quantized)
 
 
 def gather(
@@ -81,6 +83,8 @@ def gather(
     samples: Samples,
     ranges: RangeMethod | Literal["measure"],
     keep_in_float: frozenset[str],
+    *,
+    objective: Objective = "latency",
 ) -> Material:
     """Calibrate, choose ranges and corrections by held-out samples, measure damages and costs.
 
@@ -95,7 +99,7 @@ def gather(
     repairs = f"{material.choice.method} corrected={bool(material.corrections)}"
     key = f"damages {repairs} {','.join(sorted(keep_in_float))}"
     material.damages = piece.recalled(key, lambda: _damages(material, samples))
-    _price(material, samples)
+    _price(material, samples, objective)
     return material
 
 
@@ -149,18 +153,30 @@ def _damages(material: Material, samples: Samples) -> Figures:
     )
 
 
-def _price(material: Material, samples: Samples) -> None:
+def _price(material: Material, samples: Samples, objective: Objective) -> None:
     model = material.piece.model
+    layers = [layer for layer in find_layers(model.graph) if layer.name in material.order]
+    if objective == "size":
+        material.price, material.cost_source = size_price(layers), "as the weights are stored"
+        return
     inputs = one_batch(samples, input_specs(model))
     shapes = _shapes(model, inputs)
+    if objective == "bits":
+        macs = macs_by_node(model, shapes)
+        material.price = bits_price({layer.name: macs[layer.name] for layer in layers})
+        material.cost_source = "of a weight over all multiply-accumulates"
+        return
+    costs, material.cost_source = _costs(material, inputs, shapes)
+    material.price = lambda quantized: costs.time_us(material.place(quantized))
+
+
+def _costs(material: Material, inputs: Arrays, shapes: ShapeTable) -> tuple[CostModel, str]:
+    """The cost model and where its times come from."""
     if material.piece.target.is_gpu:
         peaks = peaks_of(material.piece.target.compute_capability)
-        material.costs = _estimate(material, shapes, peaks)
-        material.cost_source = f"estimated from the rates of {peaks.board}"
-        return
+        return _estimate(material, shapes, peaks), f"estimated from the rates of {peaks.board}"
     figures = material.piece.recalled("costs", lambda: _figures_of(_fit(material, inputs, shapes)))
-    material.costs = _model_of(figures, elements_of(shapes))
-    material.cost_source = "measured on this machine"
+    return _model_of(figures, elements_of(shapes)), "measured on this machine"
 
 
 def _fit(material: Material, inputs: Arrays, shapes: ShapeTable) -> CostModel:

@@ -2,7 +2,9 @@
 
 Layers are calibrated and corrected once; each layer's damage and time are measured alone; a search over
 their sums gives a front of choices; then few joint evaluations find the fastest one whose score, at worst,
-stays within the tolerance, and try to take further layers into integers from there.
+stays within the tolerance, and try to take further layers into integers from there. What is made small is
+the time, the size, or the bits of a product (objective.py). Where the time given for the search runs out, it
+ends with the best choice known by then; measuring the layers is not cut short.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.compress.passes import Figures, Measurement, PassResult, Refusal, Workpiece
 from jettison.compress.quantization.material import Material, gather
+from jettison.compress.quantization.objective import UNITS, Objective
 from jettison.compress.quantization.quantize import QuantizeFull
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.search import Point, Search, spread
@@ -31,6 +34,7 @@ class QuantizePartial(BaseModel):
 
     quantize: Literal["partial"] = "partial"
     tolerance: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    objective: Objective = "latency"
     max_evaluations: int = Field(default=12, ge=2, le=200)
     ranges: RangeMethod | Literal["measure"] = "measure"
     keep_float: tuple[str, ...] = ()
@@ -48,12 +52,12 @@ class QuantizePartial(BaseModel):
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with the chosen layers in integers; notes tell the front and how it was chosen."""
         kept = QuantizeFull(keep_float=self.keep_float).kept(piece)
-        material = gather(piece, samples, self.ranges, kept)
+        material = gather(piece, samples, self.ranges, kept, objective=self.objective)
         search = Search(material.order, material.damages, material.cost)
         everything = search.price(frozenset(material.order))
         front = spread(search.front(), _FRONT_POINTS) or [everything]
         tolerance = piece.tolerance if self.tolerance is None else self.tolerance
-        trial = _Trial(piece, material, tolerance, self.max_evaluations)
+        trial = _Trial(piece, material, tolerance, self.max_evaluations, self.objective)
         best = trial.fastest(front)
         if best is not None:
             best = trial.take_back(best, search)
@@ -75,12 +79,14 @@ class _Trial:
     material: Material
     tolerance: float
     budget: int
+    objective: Objective
     measured: dict[frozenset[str], Measurement] = field(default_factory=dict)
+    was_cut_short: bool = False
 
     def fastest(self, front: list[Point]) -> Point | None:
         """The fastest point of the front that holds, by halving: more damage is taken to score less."""
         low, high, best = 0, len(front) - 1, None
-        while low <= high and len(self.measured) < self.budget:
+        while low <= high and self._may_go_on():
             middle = (low + high) // 2
             if self.holds(front[middle]):
                 best, high = front[middle], middle - 1
@@ -91,7 +97,7 @@ class _Trial:
     def take_back(self, best: Point, search: Search) -> Point:
         """Faster choices around the best one, the most promising first, while evaluations are left."""
         for point in search.neighbours(best):
-            if len(self.measured) >= self.budget:
+            if not self._may_go_on():
                 break
             if point.cost < best.cost and self.holds(point):
                 best = point
@@ -118,14 +124,30 @@ class _Trial:
         """How the choice was made, in words."""
         total, base = len(self.material.order), self.material.cost(frozenset())
         verdict = (
-            f"{len(chosen.layers)} of {total} layers in integers: the fastest choice whose score falls by at "
-            f"most {self.tolerance:g} on the search samples"
+            f"{len(chosen.layers)} of {total} layers in integers: the cheapest choice found whose score "
+            f"falls by at most {self.tolerance:g} on the search samples"
             if found
             else f"no choice of layers held the tolerance of {self.tolerance:g} on the search samples; "
             f"this is the one with the least damage"
         )
-        cost = f"predicted speed-up {base / max(chosen.cost, 1e-9):.2f} ({self.material.cost_source})"
-        return verdict, cost, f"{len(self.measured)} joint evaluations"
+        effort = f"{len(self.measured)} joint evaluations"
+        if self.was_cut_short:
+            effort += ": the time for the search ran out, and a longer one may find more"
+        return verdict, self._price_note(base, chosen.cost), effort
+
+    def _price_note(self, base: float, cost: float) -> str:
+        source = self.material.cost_source
+        if self.objective == "latency":
+            return f"predicted speed-up {base / max(cost, 1e-9):.2f} ({source})"
+        return f"{self.objective}: {cost:.4g} {UNITS[self.objective]} of {base:.4g} in float ({source})"
+
+    def _may_go_on(self) -> bool:
+        """Whether there is an evaluation left and time for it; the first one is made in any case."""
+        if len(self.measured) >= self.budget:
+            return False
+        if self.measured and self.piece.is_out_of_time:
+            self.was_cut_short = True
+        return not self.was_cut_short
 
     def _figures(self, layers: frozenset[str]) -> Figures:
         if self.piece.measure is None:

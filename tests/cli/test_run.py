@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
+
+from jettison.engines.tensorrt.report import PreflightReport, RefusedNode
+from jettison.pipeline.steps import Steps
 
 CONTRACT = {"model", "target", "baseline", "variants", "chosen", "evaluations", "seconds", "peak_rss_bytes"}
 BASELINE = {"path", "size_bytes", "score", "latency_ms"}
@@ -103,6 +109,16 @@ def test_one_sample_set_is_halved_and_the_report_says_so(jettison, workspace):
     )  # fmt: skip
     assert answer.document["evaluation_samples"] == 200
     assert "halved by seed 0" in answer.document["notes"][0]
+    assert len(answer.document["notes"]) == 1
+
+
+def test_halves_too_small_for_the_tolerance_are_told(jettison, workspace):
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "evaluation.npz",
+        "--target", "cpu", "--variant", "int8=[{quantize: full}]", "-o", workspace / "out", "--json",
+    )  # fmt: skip
+    assert answer.code == 1
+    assert "takes about 299 even if not one differs" in answer.document["notes"][1]
 
 
 def test_evaluation_on_seen_samples_is_said(jettison, workspace):
@@ -112,6 +128,57 @@ def test_evaluation_on_seen_samples_is_said(jettison, workspace):
         "--variant", "int8=[{quantize: full}]", "-o", workspace / "out", "--json",
     )  # fmt: skip
     assert "no evidence on unseen ones" in answer.document["notes"][0]
+
+
+def test_a_search_on_the_samples_that_decide_is_wrong_input(jettison, workspace):
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
+        "--search", workspace / "evaluation.npz", "--evaluation", workspace / "evaluation.npz",
+        "--target", "cpu", "--variant", "part=[{quantize: partial}]", "-o", workspace / "out",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert "expected evaluation samples that no search sees, found all 400" in answer.err
+    assert not (workspace / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--evaluation", "--search"])
+def test_labels_that_the_model_does_not_know_are_told_before_anything_is_written(jettison, workspace, option):
+    with np.load(workspace / "evaluation.npz") as stored:
+        arrays = dict(stored)
+    arrays["labels"][[7, 9]] = -1
+    np.savez(workspace / "wrong.npz", **arrays)
+    given = {"--evaluation": workspace / "evaluation.npz"} | {option: workspace / "wrong.npz"}
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
+        "--target", "cpu", *(part for pair in given.items() for part in pair), "-o", workspace / "out",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert (
+        f"labels of {workspace}/wrong.npz: expected a class from 0 to 15, found -1 in sample 7" in answer.err
+    )
+    assert not (workspace / "out").exists()
+
+
+def test_the_compilers_first_refusal_is_the_reason(jettison, workspace, monkeypatch):
+    nodes = [
+        RefusedNode(
+            code="UNSUPPORTED_NODE", description="no importer\n  registered", node="n1", operator="Odd"
+        ),
+        RefusedNode(code="BUILDER", description="and more"),
+    ]
+    report = PreflightReport(
+        target="sm89", compiled_for="sm89", nearest=False, module=None, version=None, outcome="refused",
+        refusals=nodes,
+    )  # fmt: skip
+    monkeypatch.setattr(Steps, "preflight", lambda *_: report)
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
+        "--evaluation", workspace / "evaluation.npz", "--target", "sm89", "--tolerance", 0.1,
+        "--variant", "int8=[{quantize: full}]", "-o", workspace / "out", "--json",
+    )  # fmt: skip
+    assert answer.document["variants"][0]["reasons"] == [
+        "does not compile for the target: UNSUPPORTED_NODE for Odd at n1: no importer registered (and 1 more)"
+    ]
 
 
 def test_note_that_nothing_was_published_reaches_the_reader(jettison, recipe):
@@ -136,6 +203,7 @@ def test_refused_variant_is_reported_with_its_reason(jettison, workspace):
     variant = answer.document["variants"][0]
     assert answer.code == 1
     assert variant["path"] is None
+    assert answer.document["reasons"] == [f"dynamic: {variant['reasons'][0]}"]
     assert "TensorRT cannot run DynamicQuantizeLinear" in variant["reasons"][0]
     assert "Triton's ONNX Runtime backend" in variant["reasons"][0]
 
@@ -170,3 +238,22 @@ def test_evaluate_judges_a_finished_file(jettison, recipe, workspace):
     assert answer.code == 0
     assert answer.document["variants"][0]["accepted"]
     assert answer.document["baseline"]["score"] == 1.0
+
+
+def test_outputs_that_are_far_off_are_doubted_though_every_decision_holds(jettison, workspace):
+    model = onnx.load(workspace / "model.onnx")
+    logits = model.graph.output[0].name
+    model.graph.node[-1].output[0] = "unscaled"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(3), "three"))
+    model.graph.node.append(helper.make_node("Mul", ["unscaled", "three"], [logits]))
+    onnx.save(model, workspace / "scaled.onnx")
+    answer = jettison(
+        "evaluate", workspace / "scaled.onnx", "--baseline", workspace / "model.onnx",
+        "--evaluation", workspace / "evaluation.npz", "--metric", "agreement", "--tolerance", 0.1, "--json",
+    )  # fmt: skip
+    variant = answer.document["variants"][0]
+    assert variant["score"] == 1.0
+    assert variant["notes"][0].startswith(
+        "outputs differ strongly (-6.0 dB SQNR) although the score holds: the error has 4 times the energy"
+    )
+    assert answer.document["notes"] == [f"scaled: {variant['notes'][0]}"]

@@ -22,6 +22,7 @@ from jettison.core.samples import (
     load_function,
     open_samples,
     samples_of,
+    shared,
     split,
 )
 from jettison.core.tensors import Dimension, TensorSpec
@@ -180,6 +181,7 @@ def test_an_empty_folder_is_told(tmp_path: Path, make: type) -> None:
 NAMES = "Name the arrays after the model's inputs (and `labels`)"
 SHAPE = "Give samples in the model's shape, samples on the first axis"
 REPAIR = "Remove or repair those samples"
+BAD = "'image' holds NaN or infinity: expected finite numbers"
 
 
 @pytest.mark.parametrize(
@@ -194,8 +196,8 @@ REPAIR = "Remove or repair those samples"
         ({"image": np.ones((2, 4), np.float32)}, f"'image': expected shape ?x3, found 2x4. {SHAPE}"),
         ({"image": np.ones(3, np.float32)}, f"'image': expected 2 dimensions (?x3), found 3. {SHAPE}"),
         ({"image": np.float32(1)}, f"'image': expected 2 dimensions (?x3), found scalar. {SHAPE}"),
-        ({"image": rows(2) * np.nan}, f"'image' holds NaN or infinity. {REPAIR}"),
-        ({"image": rows(2) + np.inf}, f"'image' holds NaN or infinity. {REPAIR}"),
+        ({"image": rows(2) * np.nan}, f"{BAD}, found nan in sample 0, counted from 0. {REPAIR}"),
+        ({"image": rows(2) - np.inf}, f"{BAD}, found -inf in sample 0, counted from 0. {REPAIR}"),
         ({"image": rows(0)}, "it holds no sample. Give at least one sample"),
     ],
     ids=["names", "more names", "dtype", "shape", "rank", "scalar", "NaN", "infinity", "none"],
@@ -207,8 +209,20 @@ def test_samples_that_do_not_fit_are_told_before_any_work(arrays: dict[str, np.n
 @pytest.mark.parametrize("place", [0, 63, 64, 199])
 def test_one_bad_number_anywhere_is_found(place: int) -> None:
     array = rows(200)
-    array[place, 1] = np.nan
-    assert refused({"image": array}).startswith("'image' holds NaN")
+    array[place:, 1] = np.nan
+    assert refused({"image": array}) == f"{BAD}, found nan in sample {place}, counted from 0. {REPAIR}"
+
+
+@pytest.mark.parametrize(
+    ("number", "place"), [(2, "row 2 of a.npz"), (3, "row 0 of b.npz"), (9, "row 6 of b.npz")]
+)
+def test_a_bad_number_is_told_with_its_shard_and_row(tmp_path: Path, number: int, place: str) -> None:
+    array = rows(10)
+    array[number, 2] = np.inf
+    np.savez(tmp_path / "a.npz", image=array[:3])
+    np.savez(tmp_path / "b.npz", image=array[3:])
+    told = f"{BAD}, found inf in sample {number} ({place}), counted from 0. {REPAIR}"
+    assert refused(tmp_path) == told
 
 
 def test_integers_need_not_be_finite_numbers() -> None:
@@ -250,6 +264,75 @@ def test_every_shard_is_checked_for_itself(tmp_path: Path, second: dict[str, np.
     np.savez(tmp_path / "a.npz", image=rows(3))
     np.savez(tmp_path / "b.npz", **second)
     assert told in refused(tmp_path)
+
+
+def test_labels_of_another_kind_in_a_later_shard_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=rows(3), labels=[1, 2, 3])
+    np.savez(tmp_path / "b.npz", image=rows(4), labels=[0.5, 1.0, 1.5, 2.0])
+    assert refused(tmp_path) == (
+        "labels are int64 at first and float64 from sample 3 (row 0 of b.npz), counted from 0. "
+        "Give all labels as one element type"
+    )
+
+
+def test_one_label_for_all_samples_is_told(module: Module) -> None:
+    module.write("own_samples_4", "def one():\n    yield {'image': np.ones((2, 3), 'f4'), 'labels': 3}")
+    assert refused("own_samples_4:one") == "labels are a single value, 3. Give one row per sample"
+
+
+def test_extremes_of_labels_are_known_with_the_first_sample_of_each() -> None:
+    labels = np.array([3, 1, 7, 1, 7] + [5] * 200 + [-2, 9, -2, 9])
+    facts = samples_of({"image": rows(209)}, labels=labels, specs=[spec()]).labels
+    assert facts is not None
+    assert (facts.lowest, facts.highest, facts.example, facts.row_shape) == ((-2, 205), (9, 206), "3", ())
+    assert memory(5).labels is None
+
+
+def test_labels_that_are_no_class_numbers_have_no_extremes_but_a_first_bad_sample() -> None:
+    shares = np.full((90, 4), 0.25)
+    shares[[70, 80], 1] = np.nan
+    facts = samples_of({"image": rows(90)}, labels=shares, specs=[spec()]).labels
+    assert facts is not None
+    assert (facts.lowest, facts.highest, facts.example, facts.not_finite) == (None, None, "", 70)
+    words = samples_of({"image": rows(2)}, labels=np.array(["cat", "dog"]), specs=[spec()]).labels
+    assert words is not None
+    assert (words.lowest, words.example, words.not_finite) == (None, "'cat'", None)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=90), st.lists(st.integers(0, 9), min_size=1, max_size=90)
+)
+def test_shared_counts_the_samples_that_the_others_have_too(some: list[int], others: list[int]) -> None:
+    pool = rows(10)
+    first_set, second_set = (samples_of({"image": pool[chosen]}, specs=[spec()]) for chosen in (some, others))
+    assert shared(first_set, second_set) == sum(number in others for number in some)
+
+
+def test_shared_samples_are_equal_in_every_input_and_shape_whatever_their_labels() -> None:
+    specs = [spec(), spec("gain", "n")]
+    gain = np.arange(5, dtype=np.float32)
+    base = samples_of({"image": rows(5), "gain": gain}, specs=specs)
+    labelled = samples_of({"image": rows(5), "gain": gain}, labels=np.arange(5), specs=specs)
+    other = samples_of({"image": rows(5), "gain": gain + np.float32([0, 0, 0, 1, 1])}, specs=specs)
+    assert (shared(base, labelled), shared(other, base)) == (5, 3)
+    tokens = [spec("tokens", "n", "length")]
+    flat, tall = (
+        samples_of({"tokens": np.zeros(shape, np.float32)}, specs=tokens) for shape in [(1, 4), (2, 2)]
+    )
+    assert shared(flat, tall) == 0
+
+
+def test_halves_of_a_set_share_nothing_and_both_all_with_the_whole() -> None:
+    whole = memory(51)
+    one, other = split(whole, 0.5, seed=3)
+    assert (shared(one, other), shared(one, whole), shared(other, whole)) == (0, one.count, other.count)
+
+
+def test_the_digest_of_text_labels_does_not_depend_on_the_split() -> None:
+    words = np.array(["a", "b", "c"], dtype=np.object_)
+    parts = [Batch({"image": rows(1, start=place)}, words[place : place + 1]) for place in range(3)]
+    split_up = checked(lambda: iter(parts), source="parts", specs=[spec()])
+    assert split_up.sha256 == samples_of({"image": rows(3)}, labels=words, specs=[spec()]).sha256
 
 
 def test_a_damaged_shard_is_told_before_any_work(tmp_path: Path) -> None:

@@ -81,10 +81,76 @@ def test_no_number_of_samples_proves_a_tolerance_of_zero():
     assert judge(Gate(tolerance=0), evidence(interval=interval(better=200, samples=2000))).accepted
 
 
+@given(st.integers(1, 5000), st.floats(0.55, 0.999), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_tolerance_of_zero_is_never_proven_where_nothing_gets_better_and_the_reason_says_so(
+    samples, confidence, data
+):
+    gate = Gate(tolerance=0, confidence=confidence)
+    found = interval(samples=samples, worse=0, confidence=confidence)
+    (reason,) = judge(gate, evidence(interval=found)).reasons
+    assert reason.endswith(
+        "more than the tolerance of 0; no number of samples proves a tolerance of 0 unless the score rises: "
+        "give one above 0"
+    )
+    scores = np.array(data.draw(st.lists(st.floats(0.1, 0.9), min_size=2, max_size=40)))
+    worse = np.array(data.draw(st.lists(st.floats(0, 0.1), min_size=scores.size, max_size=scores.size)))
+    continuous = paired_interval(scores - worse, scores, confidence=confidence)
+    assert not judge(gate, evidence(interval=continuous)).accepted
+
+
+def test_a_tolerance_of_zero_is_said_to_need_a_rising_score_where_some_samples_do_get_better():
+    (reason,) = judge(Gate(tolerance=0), evidence(interval=interval(better=9, worse=9))).reasons
+    assert reason.endswith("unless the score rises: give one above 0")
+    assert judge(Gate(tolerance=0), evidence(interval=interval(better=40, worse=9))).accepted
+
+
 def test_a_slower_variant_is_refused_even_if_it_is_smaller():
     report = judge(GATE, evidence(speed=speed(0.93)))
     assert report.reasons == ("0.93 times the baseline's speed (0.92 to 0.94), where 1 is asked",)
     assert judge(Gate(min_speedup=0.9), evidence(speed=speed(0.93))).accepted
+
+
+@pytest.mark.parametrize(
+    ("gate", "changes", "reason"),
+    [
+        (
+            Gate(),
+            {"speed": speed(0.996, 0.0032)},
+            "0.996 times the baseline's speed (0.99 to 0.999), where 1 is asked",
+        ),
+        (
+            Gate(),
+            {"speed": speed(0.998, 0.03), "size_bytes": 100},
+            "0.998 times the baseline's speed (0.97 to 1.03), where 1 is asked of a file that is not smaller",
+        ),
+        (
+            Gate(min_speedup=1.5),
+            {"speed": speed(1.4999, 0.01), "size_bytes": 100},
+            "1.4999 times the baseline's speed (1.49 to 1.51), where 1.5 is asked of a file that is not "
+            "smaller",
+        ),
+        (
+            Gate(),
+            {"speed": None, "size_bytes": 9501, "baseline_size_bytes": 10000},
+            "not smaller (0.9501 of the baseline's size, where below 0.95 counts), and its speed was not "
+            "measured on the target",
+        ),
+        (
+            Gate(tolerance=0.024999999),
+            {"interval": interval(worse=50)},
+            "score -0.025 on 2000 samples (50 worse, 0 better): more than the tolerance of 0.024999999",
+        ),
+        (
+            Gate(tolerance=0.025000001, confidence=0.999),
+            {"interval": interval(worse=50, confidence=0.999)},
+            "score -0.025 on 2000 samples (50 worse, 0 better), but a loss of up to 0.03825 cannot be "
+            "excluded at 99.9% confidence: more than the tolerance of 0.025000001",
+        ),
+    ],
+)
+def test_no_figure_in_a_reason_is_rounded_onto_what_it_is_held_against(gate, changes, reason):
+    assert judge(gate, evidence(**changes)).reasons == (reason,)
 
 
 def test_a_smaller_variant_may_be_as_fast_within_the_measurement():
@@ -95,7 +161,8 @@ def test_a_smaller_variant_may_be_as_fast_within_the_measurement():
 def test_a_variant_neither_faster_nor_smaller_says_so():
     report = judge(GATE, evidence(speed=speed(1.005), size_bytes=99))
     assert report.reasons == (
-        "neither faster nor smaller: 1.00 times the baseline's speed (0.99 to 1.01), 0.99 of its size",
+        "not proven to be faster: 1.005 times the baseline's speed (0.99 to 1.01), and not smaller (0.99 of "
+        "the baseline's size, where below 0.95 counts)",
     )
     assert judge(GATE, evidence(speed=speed(1.05), size_bytes=120)).accepted
 
@@ -112,7 +179,16 @@ def test_without_speed_the_size_and_the_compiler_decide():
     assert judge(GATE, evidence(speed=None, compiles=True)).accepted
     assert judge(GATE, evidence(speed=None, compiles=False)).reasons == ("does not compile for the target",)
     assert judge(GATE, evidence(speed=None, size_bytes=100)).reasons == (
-        "not smaller than the baseline (1.00 of its size), and its speed was not measured on the target",
+        "not smaller (1.00 of the baseline's size, where below 0.95 counts), and its speed was not measured "
+        "on the target",
+    )
+
+
+def test_a_refusal_of_the_compiler_is_told_in_its_words():
+    refusal = "UNSUPPORTED_NODE for Einsum at node 3: no importer"
+    report = judge(GATE, evidence(speed=None, compiles=False, refusal=refusal))
+    assert report.reasons == (
+        "does not compile for the target: UNSUPPORTED_NODE for Einsum at node 3: no importer",
     )
 
 
@@ -208,6 +284,16 @@ def test_the_baseline_wins_where_nothing_holds_and_every_reason_is_told():
         "fp8: does not compile for the target",
     )
     assert choose({}, baseline="fp32").reasons == ("there is no variant",)
+
+
+def test_variants_that_could_not_be_made_are_among_the_reasons_for_the_baseline():
+    refused = {"dynamic": "refused: TensorRT cannot run it"}
+    choice = choose({"int8": candidate(speed=speed(0.5))}, baseline="fp32", refused=refused)
+    assert choice.reasons == (
+        "int8: 0.50 times the baseline's speed (0.49 to 0.51), where 1 is asked",
+        "dynamic: refused: TensorRT cannot run it",
+    )
+    assert choose({"int8": candidate()}, baseline="fp32", refused=refused).name == "int8"
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 3), st.integers(10, 150)), max_size=6), st.randoms())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from jettison.core.errors import ModelError, RecipeError
+from jettison.core.errors import ModelError, RecipeError, RepositoryError
+from jettison.graph.model import model_digest
 from jettison.pipeline.delivery import REPORT_FILE, chosen_model, publish_file, publish_results
 from jettison.pipeline.results import BaselineResult, RunResult, TargetResult, VariantResult
 from jettison.recipe import ModelSource, Publication, Recipe, SampleSources
@@ -97,9 +100,106 @@ def test_results_for_gpus_are_not_published_and_the_answer_says_so(tmp_path):
     assert "results for GPUs need an engine" in done.notes[-1]
 
 
-def test_the_model_of_a_run_is_the_one_for_the_cpu_whatever_came_first(tmp_path):
-    gpu, cpu = tmp_path / "gpu.onnx", tmp_path / "cpu.onnx"
-    run = run_of(result_of("sm89", gpu), result_of("cpu", cpu))
-    (tmp_path / REPORT_FILE).write_text(run.model_dump_json())
-    path, evidence = chosen_model(tmp_path)
-    assert (path, evidence.target) == (cpu, "cpu")
+def test_a_baseline_that_is_published_alone_is_said_to_be(tmp_path):
+    path = saved(tmp_path / "net.onnx", affine())
+    run = run_of(result_of("cpu", path).model_copy(update={"chosen": "baseline"}))
+    done = publish_results(run, recipe_of(tmp_path / "models"), created=CREATED)
+    assert [found.model for found in done.published] == ["m-fp32"]
+    assert done.notes[-1] == "the baseline was chosen, and it alone is published"
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run folder as `run` leaves it, with a baseline and a variant for each target."""
+
+    def make(*names, chosen="int8"):
+        folder, targets = tmp_path / "run", []
+        for number, name in enumerate(names):
+            (folder / name).mkdir(parents=True)
+            float_, small = (
+                saved(folder / name / variant / "model.onnx", affine(bias=bias + 10 * number))
+                for variant, bias in (("baseline", 0.0), ("int8", 1.0))
+            )
+            target = result_of(name, float_, other=small)
+            baseline = target.baseline.model_copy(update={"sha256": model_digest(float_)})
+            variant = target.variants[0].model_copy(update={"sha256": model_digest(small)})
+            targets.append(
+                target.model_copy(
+                    update={
+                        "baseline": baseline,
+                        "variants": (variant,),
+                        "chosen": chosen,
+                        "reasons": ("why",),
+                    }
+                )
+            )
+        (folder / REPORT_FILE).write_text(run_of(*targets).model_dump_json())
+        return folder
+
+    return make
+
+
+def test_the_model_of_a_run_is_the_one_for_the_cpu_whatever_came_first(finished):
+    folder = finished("sm89", "cpu")
+    path, evidence = chosen_model(folder)
+    assert (path, evidence.target) == (folder / "cpu" / "int8" / "model.onnx", "cpu")
+    assert chosen_model(folder).note is None
+
+
+def test_a_run_for_gpus_only_is_refused_with_the_way_out(finished):
+    folder = finished("sm89", "sm90")
+    with pytest.raises(RepositoryError) as caught:
+        chosen_model(folder)
+    assert str(caught.value) == (
+        f"run {folder}: expected a result for cpu, found sm89, sm90: a model for GPUs is in TensorRT's "
+        "dialect and is published once its engine is built, on the GPU or in its Triton image. Run with "
+        f"target cpu too, or publish {folder}/sm89/int8/model.onnx by its path if ONNX Runtime shall serve "
+        "it anyway"
+    )
+
+
+def test_a_run_that_chose_the_baseline_says_so_with_its_reasons(finished):
+    folder = finished("cpu", chosen="baseline")
+    found = chosen_model(folder)
+    assert found.path == folder / "cpu" / "baseline" / "model.onnx"
+    assert found.evidence.reasons == ("baseline", "why")
+    assert found.note == "the run chose the baseline, the float model: why"
+
+
+@pytest.mark.parametrize("chosen", ["int8", "baseline"])
+def test_a_moved_run_is_published_from_where_it_is(finished, tmp_path, chosen):
+    finished("cpu", chosen=chosen).rename(tmp_path / "elsewhere")
+    path = chosen_model(tmp_path / "elsewhere").path
+    assert path == tmp_path / "elsewhere" / "cpu" / chosen / "model.onnx"
+    done = publish_file(path, tmp_path / "models", "net", created=CREATED)
+    assert (done.path / "model.onnx").read_bytes() == path.read_bytes()
+
+
+def test_a_copied_run_does_not_depend_on_the_first_one(finished, tmp_path):
+    folder = finished("cpu")
+    shutil.copytree(folder, tmp_path / "copy")
+    saved(folder / "cpu" / "int8" / "model.onnx", affine(bias=99.0))
+    assert chosen_model(tmp_path / "copy").path == tmp_path / "copy" / "cpu" / "int8" / "model.onnx"
+
+
+def test_a_report_alone_still_finds_the_model_where_it_was(finished, tmp_path):
+    folder = finished("cpu")
+    (tmp_path / "report").mkdir()
+    shutil.copyfile(folder / REPORT_FILE, tmp_path / "report" / REPORT_FILE)
+    assert chosen_model(tmp_path / "report").path == folder / "cpu" / "int8" / "model.onnx"
+
+
+def test_a_run_whose_model_is_gone_is_told_where_it_should_be(finished):
+    folder = finished("cpu")
+    model = folder / "cpu" / "int8" / "model.onnx"
+    model.unlink()
+    with pytest.raises(RepositoryError) as caught:
+        chosen_model(folder)
+    assert caught.value.detail == f"expected its model at {model} or {model}, found neither"
+
+
+def test_a_model_that_was_changed_after_the_run_is_not_published_with_its_evidence(finished):
+    folder = finished("cpu")
+    saved(folder / "cpu" / "int8" / "model.onnx", affine(bias=99.0))
+    with pytest.raises(RepositoryError, match=r"expected the file that the run measured, found another"):
+        chosen_model(folder)

@@ -6,6 +6,7 @@ arrays. Arrays bear the model's input names; `labels` is optional.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from jettison.core import dtypes, shards
+from jettison.core import shards
 from jettison.core.errors import SamplesError
+from jettison.core.sample_audit import (
+    LABELS,
+    ROW_BYTES,
+    LabelFacts,
+    SampleAudit,
+    bad_samples,
+    sample_number,
+)
 from jettison.core.tensors import Arrays, TensorSpec
 
-LABELS = "labels"
-_CHECK_ROWS = 64
 USER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 """What a user's function raises when it is wrong or meets arrays that it did not expect."""
 
@@ -40,7 +47,15 @@ class Batch:
 class Samples:
     """Checked samples that can be read again and again, one pass at a time.
 
-    `sha256` identifies the content: equal however the samples are split into shards or batches.
+    Args:
+        source: Where they come from, for people.
+        count: How many there are.
+        has_labels: Whether all have labels, or none.
+        sha256: Identifies the content: equal however the samples are split into shards or batches.
+        read: Reads them once more, in the source's own batches.
+        rows: What identifies each sample by its inputs, `ROW_BYTES` each.
+        labels: What is known of the labels, of a part as of the whole source.
+        place: Names a sample by its number in the whole source, with its shard where there are several.
     """
 
     source: str
@@ -48,6 +63,9 @@ class Samples:
     has_labels: bool
     sha256: str
     read: Callable[[], Iterator[Batch]]
+    rows: bytes = b""
+    labels: LabelFacts | None = None
+    place: Callable[[int], str] = sample_number
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Batches of `size` samples, whatever the source's own split.
@@ -63,7 +81,8 @@ def open_samples(source: str | Path, specs: Sequence[TensorSpec]) -> Samples:
     Raises:
         SamplesError: No such source; wrong names, shapes or dtypes; NaN or infinity; no sample at all.
     """
-    return checked(_reader(source), source=str(source), specs=specs)
+    read, place = _reader(source)
+    return checked(read, source=str(source), specs=specs, place=place)
 
 
 def split(samples: Samples, share: float, *, seed: int) -> tuple[Samples, Samples]:
@@ -93,7 +112,9 @@ def draw(samples: Samples, most: int, *, seed: int = 0) -> Samples:
 
 def _part(samples: Samples, chosen: np.ndarray[Any, Any], title: str) -> Samples:
     if not chosen.any():
-        raise _bad(samples.source, f"{samples.count} samples are too few to split", "Give more samples")
+        raise bad_samples(
+            samples.source, f"{samples.count} samples are too few to split", "Give more samples"
+        )
     last = int(np.flatnonzero(chosen)[-1])
 
     def read() -> Iterator[Batch]:
@@ -108,8 +129,15 @@ def _part(samples: Samples, chosen: np.ndarray[Any, Any], title: str) -> Samples
                 return
 
     sha256 = hashlib.sha256(samples.sha256.encode() + np.packbits(chosen).tobytes()).hexdigest()
-    source = f"{samples.source} ({title})"
-    return Samples(source, int(chosen.sum()), samples.has_labels, sha256, read)
+    rows = np.frombuffer(samples.rows, np.uint8).reshape(-1, ROW_BYTES)
+    return dataclasses.replace(
+        samples,
+        source=f"{samples.source} ({title})",
+        count=int(chosen.sum()),
+        sha256=sha256,
+        read=read,
+        rows=rows[chosen].tobytes(),
+    )
 
 
 def samples_of(
@@ -119,97 +147,57 @@ def samples_of(
     return checked(lambda: iter([Batch(arrays, labels)]), source="arrays in memory", specs=specs)
 
 
-def checked(read: Callable[[], Iterator[Batch]], *, source: str, specs: Sequence[TensorSpec]) -> Samples:
-    """Samples whose every batch was read and checked once."""
-    digests = {name: hashlib.sha256() for name in [*(spec.name for spec in specs), LABELS]}
-    count, labelled = 0, 0
+def checked(
+    read: Callable[[], Iterator[Batch]],
+    *,
+    source: str,
+    specs: Sequence[TensorSpec],
+    place: Callable[[int], str] = sample_number,
+) -> Samples:
+    """Samples whose every batch was read and checked once; `place` names a sample by its number."""
+    audit = SampleAudit(source, specs, place)
     for batch in read():
-        _check_batch(batch, source, specs)
-        for start in range(0, len(batch), _CHECK_ROWS):
-            _check_values(_slice(batch, start, start + _CHECK_ROWS), source, digests)
-        count += len(batch)
-        labelled += 0 if batch.labels is None else len(batch)
-    if count == 0:
-        raise _bad(source, "it holds no sample", "Give at least one sample")
-    if labelled not in (0, count):
-        raise _bad(
-            source, f"{labelled} of {count} samples have labels", "Give labels for all samples or none"
-        )
-    sha256 = hashlib.sha256(
-        "".join(f"{name}:{d.hexdigest()}" for name, d in digests.items()).encode()
-    ).hexdigest()
-    return Samples(source=source, count=count, has_labels=labelled > 0, sha256=sha256, read=read)
+        audit.add(batch.inputs, batch.labels)
+    return Samples(
+        source=source,
+        sha256=audit.sha256(),
+        count=audit.count,
+        has_labels=audit.labels is not None,
+        read=read,
+        rows=audit.rows,
+        labels=audit.labels,
+        place=place,
+    )
 
 
-def _bad(source: str, detail: str, fix: str) -> SamplesError:
-    return SamplesError(f"samples {source}", detail=detail, fix=fix)
+def shared(samples: Samples, others: Samples) -> int:
+    """How many of the samples are among the others, equal in every input."""
+    kept, known = (np.frombuffer(some.rows, f"u{ROW_BYTES}") for some in (samples, others))
+    return int(np.isin(kept, known).sum())
 
 
-def _check_batch(batch: Batch, source: str, specs: Sequence[TensorSpec]) -> None:
-    expected = [spec.name for spec in specs]
-    if sorted(batch.inputs) != sorted(expected):
-        raise _bad(
-            source,
-            f"expected arrays {sorted(expected)}, found {sorted(batch.inputs)}",
-            "Name the arrays after the model's inputs (and `labels`)",
-        )
-    for spec in specs:
-        _check_array(batch.inputs[spec.name], source, spec)
-    counts = {name: len(array) for name, array in batch.inputs.items()}
-    if batch.labels is not None:
-        counts[LABELS] = len(batch.labels)
-    if len(set(counts.values())) > 1:
-        raise _bad(
-            source, f"the arrays differ in their number of samples: {counts}", "Give one row per sample"
-        )
-
-
-def _check_array(array: np.ndarray[Any, Any], source: str, spec: TensorSpec) -> None:
-    if array.dtype != spec.dtype.numpy:
-        raise _bad(
-            source,
-            f"{spec.name!r} is expected as {spec.dtype.name}, found {array.dtype}",
-            f"Convert it with .astype({spec.dtype.name!r})",
-        )
-    rows = spec.model_copy(update={"shape": (None, *spec.shape[1:])})
-    if (problem := rows.mismatch(array.shape)) is not None:
-        raise _bad(
-            source,
-            f"{spec.name!r}: {problem}",
-            "Give samples in the model's shape, samples on the first axis",
-        )
-
-
-def _check_values(batch: Batch, source: str, digests: dict[str, Any]) -> None:
-    """Refuse what is not finite, and take the rest into the digests."""
-    for name, array in batch.inputs.items():
-        row = dtypes.of_numpy(array.dtype)
-        if row is not None and row.is_float and not np.isfinite(array).all():
-            raise _bad(source, f"{name!r} holds NaN or infinity", "Remove or repair those samples")
-        digests[name].update(_content(array))
-    if batch.labels is not None:
-        digests[LABELS].update(_content(batch.labels))
-
-
-def _content(array: np.ndarray[Any, Any]) -> bytes:
-    """What identifies the values: their bytes, or the words of text, whose bytes are addresses."""
-    return repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
-
-
-def _reader(source: str | Path) -> Callable[[], Iterator[Batch]]:
+def _reader(source: str | Path) -> tuple[Callable[[], Iterator[Batch]], Callable[[int], str]]:
+    """How the source is read, and how errors name a sample of it."""
     path = Path(source)
     if path.exists():
         paths = shards.shard_paths(path)
-        return lambda: (batch_of(arrays) for arrays in shards.read_shards(paths))
+        return lambda: map(batch_of, shards.read_shards(paths)), lambda number: _place(paths, number)
     text = str(source)
     if ":" in text and not text.endswith(".npz"):
         function = load_function(text)
-        return lambda: _from_function(function, text)
-    raise _bad(
+        return lambda: _from_function(function, text), sample_number
+    raise bad_samples(
         text,
         "there is no such file or folder",
         "Give an .npz file, a folder of them, or package.module:function",
     )
+
+
+def _place(paths: Sequence[Path], number: int) -> str:
+    if len(paths) == 1:
+        return sample_number(number)
+    path, row = shards.place_of(paths, number)
+    return f"sample {number} (row {row} of {path.name}), counted from 0"
 
 
 def _from_function(function: Callable[..., Any], source: str) -> Iterator[Batch]:
@@ -217,7 +205,7 @@ def _from_function(function: Callable[..., Any], source: str) -> Iterator[Batch]
         for arrays in function():
             yield batch_of(dict(arrays))
     except USER_ERRORS as error:
-        raise _bad(
+        raise bad_samples(
             source, f"the function failed with {type(error).__name__}: {error}", "Correct it"
         ) from error
 

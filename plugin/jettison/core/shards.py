@@ -12,7 +12,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,16 +51,39 @@ def read_shards(paths: Sequence[Path]) -> Iterator[Arrays]:
         yield from read_shard(path)
 
 
+def place_of(paths: Sequence[Path], number: int) -> tuple[Path, int]:
+    """The shard that holds the sample of that number, and its row there, both counted from 0.
+
+    Only the heads of the files are read. A number beyond the last sample counts on in the last shard.
+
+    Raises:
+        SamplesError: As `read_shard`.
+    """
+    for path in paths[:-1]:
+        with _members(path) as members:
+            rows = members[0].rows if members else 0
+        if number < rows:
+            return path, number
+        number -= rows
+    return paths[-1], number
+
+
 def read_shard(path: Path) -> Iterator[Arrays]:
     """Pieces of one `.npz` file, all arrays side by side.
 
     Raises:
         SamplesError: Not an .npz file, truncated, pickled objects, or arrays of unequal length.
     """
+    with _members(path) as members:
+        yield from _pieces(path, members)
+
+
+@contextmanager
+def _members(path: Path) -> Iterator[list[_Member]]:
+    """The arrays of one `.npz` file, open; what goes wrong while they are read is explained."""
     try:
         with zipfile.ZipFile(path) as archive, ExitStack() as stack:
-            members = [_Member(stack.enter_context(archive.open(info)), info) for info in archive.infolist()]
-            yield from _pieces(path, members)
+            yield [_Member(stack.enter_context(archive.open(info)), info) for info in archive.infolist()]
     except _UNREADABLE as error:
         raise SamplesError(
             f"samples {path}", detail=f"not a readable .npz file ({error})", fix="Write it with numpy.savez"

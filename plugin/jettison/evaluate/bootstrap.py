@@ -52,7 +52,7 @@ def lower_bound(differences: np.ndarray[Any, Any], *, scale: float, confidence: 
     commonest = _commonest(values)
     if np.count_nonzero(values != commonest) < RARE_COUNT:
         below = commonest - values[values < commonest]
-        size = float(below.max()) if below.size else scale
+        size = float(np.max(below)) if below.size else scale
         candidates.append(commonest - size * exact_upper(below.size, values.size, confidence=confidence))
     if values[0] != values[-1]:
         candidates.append(_studentized(values, confidence, seed))
@@ -90,4 +90,4 @@ def _resamples(values: np.ndarray[Any, Any], seed: int) -> Iterator[np.ndarray[A
 def _commonest(values: np.ndarray[Any, Any]) -> float:
     """The most frequent value, the largest of them on a tie, so that the bound is the lower one."""
     unique, counts = np.unique(values, return_counts=True)
-    return float(unique[::-1][counts[::-1].argmax()])
+    return float(unique[::-1][np.argmax(counts[::-1])])

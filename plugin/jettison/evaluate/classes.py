@@ -31,6 +31,22 @@ def class_scores(outputs: Arrays) -> np.ndarray[Any, Any] | None:
     return None
 
 
+def known_classes(outputs: Sequence[TensorSpec]) -> int | None:
+    """How many classes the model's outputs tell of, or None where the shapes leave it open.
+
+    As `class_scores` picks them: the first float output with one dimension above 1 behind the batch.
+    """
+    for spec in outputs:
+        sizes = [size for size in spec.shape[1:] if size != 1]
+        if not spec.dtype.is_float:
+            continue
+        if any(not isinstance(size, int) for size in sizes):
+            return None
+        if len(sizes) == 1:
+            return int(sizes[0] or 0)
+    return None
+
+
 def predictions_of(outputs: Arrays) -> np.ndarray[Any, Any] | None:
     """The class decided for each row, int64 (rows,), or None where the model decides no classes.
 
@@ -100,11 +116,11 @@ def class_labels(answers: Answers, *, classes: int | None) -> np.ndarray[Any, An
             f"found {labels.dtype} {labels.shape}"
         )
     flat = labels.reshape(-1).astype(np.int64)
-    if classes is not None and (unknown := np.flatnonzero((flat < 0) | (flat >= classes))).size:
+    beyond = np.inf if classes is None else classes
+    if (unknown := np.flatnonzero((flat < 0) | (flat >= beyond))).size:
         row = int(unknown[0])
-        raise _bad_labels(
-            f"expected a class from 0 to {classes - 1}, found {flat[row]} at sample {answers.first + row}"
-        )
+        known = "of 0 or more" if classes is None else f"from 0 to {classes - 1}"
+        raise _bad_labels(f"expected a class {known}, found {flat[row]} at sample {answers.first + row}")
     return flat
 
 

@@ -25,6 +25,7 @@ from statistics import NormalDist
 from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.core.errors import RecipeError
+from jettison.evaluate.figures import beyond, exact, percent
 from jettison.evaluate.interval import TANGO, PairedInterval
 from jettison.evaluate.portability import Portability
 from jettison.evaluate.speed import SESSION_SHARE, Latency
@@ -60,6 +61,7 @@ class Evidence:
         baseline_size_bytes: Of the baseline.
         speed: Against the baseline in one run on the target, or None where that was not measured.
         compiles: The target's compiler's answer, or None where it is not installed or not needed.
+        refusal: The first thing that the compiler refused, in its words, where it does not compile.
         portability: Kernel against simulation, or None where it does not apply.
         broken: Samples for which the outputs hold NaN or infinity.
     """
@@ -69,6 +71,7 @@ class Evidence:
     baseline_size_bytes: int
     speed: Latency | None = None
     compiles: bool | None = None
+    refusal: str | None = None
     portability: Portability | None = None
     broken: int = 0
 
@@ -115,30 +118,42 @@ def _against(gate: Gate, evidence: Evidence) -> Iterator[str]:
     if evidence.interval.low < -gate.tolerance:
         yield _score_text(gate, evidence.interval)
     if evidence.compiles is False:
-        yield "does not compile for the target"
+        yield "does not compile for the target" + (f": {evidence.refusal}" if evidence.refusal else "")
     if evidence.portability is not None and not evidence.portability.is_portable:
         yield evidence.portability.text
     if evidence.speed is None:
         if not evidence.is_smaller:
-            size = f"{evidence.size_share:.2f} of its size"
-            yield f"not smaller than the baseline ({size}), and its speed was not measured on the target"
+            yield f"{_size_text(evidence)}, and its speed was not measured on the target"
     elif (text := _speed_text(gate, evidence, evidence.speed)) is not None:
         yield text
 
 
 def _score_text(gate: Gate, interval: PairedInterval) -> str:
     counts = f"{interval.samples} samples ({interval.worse} worse, {interval.better} better)"
-    fall = f"score {interval.delta:+.4g} on {counts}"
     if interval.delta < -gate.tolerance:
-        return f"{fall}: more than the tolerance of {gate.tolerance:g}"
+        fall = beyond(interval.delta, -gate.tolerance, sign="+")
+        return f"score {fall} on {counts}: more than the tolerance of {exact(gate.tolerance)}"
     text = (
-        f"{fall}, but a loss of up to {-interval.low:.4g} cannot be excluded "
-        f"at {interval.confidence:.0%} confidence: more than the tolerance of {gate.tolerance:g}"
+        f"score {interval.delta:+.4g} on {counts}, but a loss of up to "
+        f"{beyond(-interval.low, gate.tolerance)} cannot be excluded "
+        f"at {percent(interval.confidence)} confidence: more than the tolerance of {exact(gate.tolerance)}"
     )
+    return text + _more_samples(gate, interval)
+
+
+def _more_samples(gate: Gate, interval: PairedInterval) -> str:
+    """What more samples would do for a variant that holds on those that there are.
+
+    With a tolerance of 0 the lower bound must be 0 or more. Without a better sample it never is, however
+    many there are: it lies at or below the mean, and scale * 3/n below 0 where nothing differs. Where as
+    many get better as worse it is in 1 - confidence of all repetitions only, as for any true difference of 0.
+    """
+    if gate.tolerance == 0:
+        return "; no number of samples proves a tolerance of 0 unless the score rises: give one above 0"
     needed = samples_needed(gate)
     if interval.method == TANGO and needed is not None and interval.samples < needed:
-        text += f"; even without any difference that takes about {needed} samples"
-    return text
+        return f"; even without any difference that takes about {needed} samples"
+    return ""
 
 
 def samples_needed(gate: Gate) -> int | None:
@@ -156,24 +171,38 @@ def samples_needed(gate: Gate) -> int | None:
 
 
 def _speed_text(gate: Gate, evidence: Evidence, speed: Latency) -> str | None:
+    asked = gate.min_speedup
     reached = speed.speedup_high if evidence.is_smaller else speed.speedup
-    bounds = f"{speed.speedup_low:.2f} to {speed.speedup_high:.2f}"
-    times = f"{speed.speedup:.2f} times the baseline's speed ({bounds})"
-    if reached < gate.min_speedup:
-        return f"{times}, where {gate.min_speedup:g} is asked"
+    if reached < asked:
+        of_whom = "" if evidence.is_smaller else " of a file that is not smaller"
+        return f"{_times(speed, asked)}, where {exact(asked)} is asked{of_whom}"
     if not evidence.is_smaller and speed.speedup_low <= 1:
-        return f"neither faster nor smaller: {times}, {evidence.size_share:.2f} of its size"
+        return f"not proven to be faster: {_times(speed, 1)}, and {_size_text(evidence)}"
     return None
+
+
+def _times(speed: Latency, limit: float) -> str:
+    """The speed-up and its bounds, none of them rounded to or across the limit that it is held against."""
+    middle, low, high = (
+        beyond(value, limit, decimals=2) for value in (speed.speedup, speed.speedup_low, speed.speedup_high)
+    )
+    return f"{middle} times the baseline's speed ({low} to {high})"
+
+
+def _size_text(evidence: Evidence) -> str:
+    share = beyond(evidence.size_share, SMALLER_SHARE, decimals=2)
+    return f"not smaller ({share} of the baseline's size, where below {SMALLER_SHARE} counts)"
 
 
 def _for(gate: Gate, evidence: Evidence) -> Iterator[str]:
     interval = evidence.interval
+    low = beyond(interval.low, -gate.tolerance, sign="+")
     yield (
-        f"score {interval.delta:+.4g}, at worst {interval.low:+.4g} at {interval.confidence:.0%} confidence: "
-        f"within the tolerance of {gate.tolerance:g}"
+        f"score {interval.delta:+.4g}, at worst {low} at {percent(interval.confidence)} confidence: "
+        f"within the tolerance of {exact(gate.tolerance)}"
     )
     if evidence.speed is not None:
-        yield f"{evidence.speed.speedup:.2f} times the baseline's speed"
+        yield f"{beyond(evidence.speed.speedup, 1, decimals=2)} times the baseline's speed"
     yield f"{evidence.size_share:.2f} of the baseline's size"
     if evidence.compiles:
         yield "compiles for the target"
@@ -199,8 +228,12 @@ EQUAL_SPEED_SHARE = SESSION_SHARE
 """Speeds within that share of the fastest are equal: two sessions of one file differ by as much."""
 
 
-def choose(candidates: Mapping[str, Candidate], *, baseline: str) -> Choice:
+def choose(
+    candidates: Mapping[str, Candidate], *, baseline: str, refused: Mapping[str, str] | None = None
+) -> Choice:
     """The fastest accepted variant, or else the baseline with the reason against every variant.
+
+    `refused` has the reasons of variants that could not be made.
 
     Speeds within `EQUAL_SPEED_SHARE` of the fastest are equal; then the smaller file wins, to a hundredth
     of the baseline's size, then the better lower bound of the score, then the name. Without speeds (a GPU
@@ -208,8 +241,9 @@ def choose(candidates: Mapping[str, Candidate], *, baseline: str) -> Choice:
     """
     accepted = {name: candidate for name, candidate in candidates.items() if candidate.report.accepted}
     if not accepted:
-        refused = (f"{name}: {'; '.join(candidate.report.reasons)}" for name, candidate in candidates.items())
-        return Choice(baseline, tuple(refused) or ("there is no variant",))
+        against = {name: "; ".join(candidate.report.reasons) for name, candidate in candidates.items()}
+        reasons = (f"{name}: {reason}" for name, reason in (against | dict(refused or {})).items())
+        return Choice(baseline, tuple(reasons) or ("there is no variant",))
     fastest = max(_speedup(candidate) for candidate in accepted.values())
     equal = [name for name, some in accepted.items() if _speedup(some) >= fastest * (1 - EQUAL_SPEED_SHARE)]
     chosen = min(equal, key=lambda name: _rank(name, accepted[name]))

@@ -37,6 +37,7 @@ from jettison.evaluate.classes import (
     required_predictions,
 )
 from jettison.evaluate.custom import custom_scores, parameters_of
+from jettison.evaluate.labels import check_labels
 from jettison.evaluate.sqnr import is_float, row_energies
 
 WORST_MAE = -float(np.finfo(np.float32).max)
@@ -122,10 +123,11 @@ def metric_for(name: str | None, samples: Samples, outputs: Sequence[TensorSpec]
 
     Raises:
         RecipeError: There is no such metric.
-        SamplesError: The metric needs labels and the samples have none.
+        SamplesError: The metric needs labels and the samples have none, or none that it can read.
     """
     metric = resolve_metric(name) if name else default_metric(samples, outputs)
     metric.check(samples, has_baseline=True)
+    check_labels(metric.name, samples, outputs)
     return metric
 
 
@@ -267,3 +269,5 @@ _BUILT_IN = {
     "mae": Metric("mae", False, False, _mae),
 }
 METRIC_NAMES = tuple(_BUILT_IN)
+BINARY = ("top1", "top5", "agreement")
+"""Metrics whose scores are 0 or 1, for which it is known beforehand how many samples a tolerance takes."""

@@ -13,6 +13,7 @@ from jettison.core.samples import open_samples
 from jettison.core.targets import Target
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import Gate, choose
+from jettison.evaluate.labels import unused_labels
 from jettison.evaluate.metrics import metric_for
 from jettison.graph.model import input_specs, model_digest, open_model, output_specs
 from jettison.pipeline.proof import Court, hear, variant_result
@@ -51,6 +52,7 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
     _check_signature(outputs, output_specs(variant), asked.variant)
     samples = open_samples(asked.samples, inputs)
     metric = metric_for(asked.metric, samples, outputs)
+    unused = None if asked.metric else unused_labels(metric.name, samples)
     store = Store(surroundings.output / STEPS_FOLDER)
     steps = Steps(store, surroundings.reporter, surroundings.machine, asked.threads)
     source = _given(asked.baseline)
@@ -79,6 +81,7 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
         peak_rss_bytes=peak_rss_bytes(),
         metric=metric.name,
         evaluation_samples=samples.count,
+        notes=(*hearing.doubts(name), *(() if unused is None else (unused,))),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from jettison.core.artifacts import LINEAGE_FILE, Lineage
 from jettison.core.errors import ModelError, RecipeError, RepositoryError
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
-from jettison.graph.model import input_specs, model_files, open_model, output_specs
+from jettison.graph.model import input_specs, model_digest, model_files, open_model, output_specs
 from jettison.graph.shapes import example_inputs
 from jettison.pipeline.results import RunResult, TargetResult, VariantResult
 from jettison.recipe import BASELINE, Recipe
@@ -75,29 +76,87 @@ def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunRe
         or publish_file(path, root, name, created=created, keep_versions=keep, evidence=evidence)
         for name, (path, evidence) in wanted.items()
     )
-    return result.model_copy(update={"published": published})
+    notes = result.notes
+    if chosen is None:
+        notes = (*notes, "the baseline was chosen, and it alone is published")
+    return result.model_copy(update={"published": published, "notes": notes})
 
 
-def chosen_model(run_folder: Path) -> tuple[Path, Evidence]:
-    """The model that a finished run chose, and why: for the `cpu`, where that was among its targets.
+class ChosenModel(NamedTuple):
+    """The model that a finished run chose, and why."""
+
+    path: Path
+    evidence: Evidence
+
+    @property
+    def note(self) -> str | None:
+        """What whoever publishes it must know: that it is the baseline, since no variant held."""
+        reasons = self.evidence.reasons
+        if reasons[:1] != (BASELINE,):
+            return None
+        return f"the run chose the baseline, the float model: {'; '.join(reasons[1:]) or 'no variant held'}"
+
+
+def chosen_model(run_folder: Path) -> ChosenModel:
+    """The model that a finished run chose for the `cpu`, and why; a moved or copied run is as good.
 
     Raises:
         RecipeError: The folder holds no report.
+        RepositoryError: The run has no result for the `cpu`, or its model is gone or was changed.
     """
+    result = _report(run_folder)
+    target = _cpu_result(result)
+    if target is None:
+        raise _for_gpus_only(run_folder, result)
+    variant = target.chosen_variant
+    if variant is None or variant.path is None:
+        found, sha256, evidence = target.baseline.path, target.baseline.sha256, _baseline_evidence(target)
+    else:
+        found, sha256, evidence = variant.path, variant.sha256, _variant_evidence(variant, target)
+    path = _found(found, run_folder / target.target / target.chosen / found.name, run_folder)
+    if sha256 is not None and model_digest(path) != sha256:
+        raise RepositoryError(
+            f"model {path}",
+            detail="expected the file that the run measured, found another or a changed one",
+            fix="Run again, or publish the file by its path, without the run's evidence",
+        )
+    return ChosenModel(path, evidence)
+
+
+def _report(run_folder: Path) -> RunResult:
     report = run_folder / REPORT_FILE
     try:
-        result = RunResult.model_validate_json(report.read_bytes())
+        return RunResult.model_validate_json(report.read_bytes())
     except (OSError, ValidationError) as error:
         raise RecipeError(
             f"run {run_folder}",
             detail=f"expected a finished run with {REPORT_FILE}",
             fix="Give an ONNX file, or run again",
         ) from error
-    target = _cpu_result(result) or result
-    variant = target.chosen_variant
-    if variant is None or variant.path is None:
-        return target.baseline.path, _baseline_evidence(target)
-    return variant.path, _variant_evidence(variant, target)
+
+
+def _found(recorded: Path, inside: Path, run_folder: Path) -> Path:
+    """The model where a run folder has it, wherever that folder was moved to, else where the report says."""
+    for path in (inside, recorded):
+        if path.is_file():
+            return path
+    raise RepositoryError(
+        f"run {run_folder}",
+        detail=f"expected its model at {inside} or {recorded}, found neither",
+        fix="Copy the run folder with all that is in it, or run again",
+    )
+
+
+def _for_gpus_only(run_folder: Path, result: RunResult) -> RepositoryError:
+    """Its models are in TensorRT's dialect, for which ONNX Runtime has no fast kernels on a CPU."""
+    names = ", ".join(target.target for target in result.targets) or result.target
+    model = run_folder / result.target / result.chosen / MODEL_FILENAME
+    return RepositoryError(
+        f"run {run_folder}",
+        detail=f"expected a result for cpu, found {names}: a model for GPUs is in TensorRT's dialect and "
+        "is published once its engine is built, on the GPU or in its Triton image",
+        fix=f"Run with target cpu too, or publish {model} by its path if ONNX Runtime shall serve it anyway",
+    )
 
 
 def _cpu_result(result: RunResult) -> TargetResult | None:
@@ -177,7 +236,7 @@ def _baseline_evidence(result: TargetResult) -> Evidence:
         metric=result.metric,
         score=baseline.score,
         latency_ms=baseline.latency_ms,
-        reasons=(BASELINE,),
+        reasons=(BASELINE, *result.reasons),
     )
 
 

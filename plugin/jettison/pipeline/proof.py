@@ -17,6 +17,7 @@ from jettison.evaluate.gate import Candidate, Evidence, Gate, judge
 from jettison.evaluate.interval import PairedInterval, paired_interval
 from jettison.evaluate.metrics import Metric
 from jettison.evaluate.portability import Portability
+from jettison.evaluate.sanity import doubt
 from jettison.evaluate.scoring import Scores
 from jettison.evaluate.speed import Latency
 from jettison.graph.model import model_files, model_size_bytes
@@ -24,6 +25,9 @@ from jettison.pipeline.records import VariantRecord
 from jettison.pipeline.results import BaselineResult, VariantResult
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps
 from jettison.recipe import BASELINE
+
+_LONGEST_WORDS = 300
+"""Characters of the compiler's words in a reason: its own sentences are shorter, lists of tactics are not."""
 
 PORTABILITY_SAMPLES = 128
 """Samples on which kernel and simulation are compared: their SQNR is steady to 0.1 dB there."""
@@ -45,7 +49,7 @@ class Court:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was measured of one variant."""
+    """What was measured of one variant, and what makes one doubt a score that holds."""
 
     file: ModelFile
     size_bytes: int
@@ -53,6 +57,7 @@ class Proof:
     interval: PairedInterval
     portability: Portability | None
     preflight: PreflightReport | None
+    doubt: str | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class Hearing:
     proofs: Mapping[str, Proof]
     speeds: Mapping[str, Latency]
     candidates: Mapping[str, Candidate]
+
+    def doubts(self, name: str) -> tuple[str, ...]:
+        """What makes one doubt that variant, with its name; nothing for the baseline."""
+        doubt = self.proofs[name].doubt if name in self.proofs else None
+        return () if doubt is None else (f"{name}: {doubt}",)
 
 
 def hear(court: Court, target: Target, files: Mapping[str, ModelFile]) -> Hearing:
@@ -77,6 +87,7 @@ def hear(court: Court, target: Target, files: Mapping[str, ModelFile]) -> Hearin
     own = speeds.get(BASELINE)
     result = BaselineResult(
         path=court.baseline.path.resolve(),
+        sha256=court.baseline.digest,
         size_bytes=size,
         score=baseline.mean,
         latency_ms=own.median_ms if own else None,
@@ -98,6 +109,7 @@ def _prove(court: Court, target: Target, file: ModelFile, baseline: Scores) -> P
     interval = paired_interval(
         scores.values, baseline.values, confidence=court.gate.confidence, seed=court.seed
     )
+    holds = interval.low >= -court.gate.tolerance
     return Proof(
         file=file,
         size_bytes=model_size_bytes(file.path),
@@ -105,6 +117,7 @@ def _prove(court: Court, target: Target, file: ModelFile, baseline: Scores) -> P
         interval=interval,
         portability=None if target.is_gpu else _portability(court, file),
         preflight=steps.preflight(file, target) if target.is_gpu else None,
+        doubt=doubt(scores.sqnr_db, metric=court.metric.name) if holds else None,
     )
 
 
@@ -139,10 +152,23 @@ def _candidate(gate: Gate, proof: Proof, speed: Latency | None, baseline_size_by
         baseline_size_bytes=baseline_size_bytes,
         speed=speed,
         compiles=proof.preflight.compiles if proof.preflight else None,
+        refusal=_first_refusal(proof.preflight),
         portability=proof.portability,
         broken=proof.scores.broken,
     )
     return Candidate(evidence, judge(gate, evidence))
+
+
+def _first_refusal(report: PreflightReport | None) -> str | None:
+    """The first thing that the compiler refused: its code, the node and operator, and its words."""
+    if report is None or report.compiles is not False or not report.refusals:
+        return None
+    refused = report.refusals[0]
+    where = " at ".join(part for part in (refused.operator, refused.node) if part)
+    words = " ".join(refused.description.split())
+    shortened = words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}..."
+    more = f" (and {len(report.refusals) - 1} more)" if len(report.refusals) > 1 else ""
+    return f"{refused.code}{f' for {where}' if where else ''}: {shortened}{more}"
 
 
 def variant_result(name: str, hearing: Hearing, record: VariantRecord) -> VariantResult:
@@ -170,7 +196,11 @@ def variant_result(name: str, hearing: Hearing, record: VariantRecord) -> Varian
         int8_mac_share=preflight.int8_mac_share if preflight else None,
         layers_kept_in_float=record.kept_in_float,
         layers=record.layers,
-        notes=record.notes + (preflight.notes if preflight else ()),
+        notes=(
+            *((proof.doubt,) if proof.doubt else ()),
+            *record.notes,
+            *(preflight.notes if preflight else ()),
+        ),
     )
 
 

@@ -20,6 +20,7 @@ class BaselineResult(BaseModel):
     score: float
     latency_ms: float | None
     latency_p99_ms: float | None = None
+    sha256: str | None = None
 
 
 class VariantResult(BaseModel):

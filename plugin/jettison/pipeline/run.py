@@ -11,15 +11,17 @@ from pathlib import Path
 from jettison.core.artifacts import Store
 from jettison.core.batching import one_batch
 from jettison.core.progress import Reporter
-from jettison.core.samples import Samples, open_samples, split
+from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import choose
-from jettison.evaluate.metrics import default_metric, metric_for
+from jettison.evaluate.labels import check_labels
+from jettison.evaluate.metrics import Metric, default_metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
 from jettison.pipeline.measure import bench_of
 from jettison.pipeline.proof import Court, deliver, hear, variant_result
 from jettison.pipeline.results import RunResult, TargetResult, VariantResult
+from jettison.pipeline.sample_sets import metric_notes, open_sets
 from jettison.pipeline.steps import LazyReference, Steps
 from jettison.recipe import BASELINE, Recipe
 
@@ -40,19 +42,12 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class _Sets:
-    calibration: Samples
-    search: Samples
-    evaluation: Samples
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Road:
     recipe: Recipe
     court: Court
     searching: Court
-    sets: _Sets
+    calibration: Samples
+    notes: tuple[str, ...]
 
 
 def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
@@ -74,8 +69,10 @@ def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
 def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
     model = open_model(recipe.model.path)
     inputs, outputs = input_specs(model), output_specs(model)
-    sets = _samples(recipe, inputs)
+    sets = open_sets(recipe, inputs)
     metric = metric_for(recipe.metric, sets.evaluation, outputs)
+    search_metric = _search_metric(metric, sets.search, outputs)
+    told = metric_notes(sets, metric=metric.name, is_named=recipe.metric is not None, gate=recipe.gate)
     store = Store(surroundings.output / STEPS_FOLDER)
     steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
     source = steps.clean(recipe.model.path)
@@ -89,36 +86,26 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
         inputs=one_batch(sets.evaluation, inputs),
         seed=recipe.seed,
     )
-    return _Road(recipe, court, _searching(court, sets.search, outputs), sets)
+    searching = _searching(court, sets.search, search_metric)
+    return _Road(recipe, court, searching, sets.calibration, (*sets.notes, *told))
 
 
-def _searching(court: Court, samples: Samples, outputs: tuple[TensorSpec, ...]) -> Court:
-    """What a search judges by: samples that are never the verdict's.
+def _search_metric(metric: Metric, samples: Samples, outputs: tuple[TensorSpec, ...]) -> Metric:
+    """What a search judges by: the metric of the verdict, or what fits its samples where they lack labels.
 
-    Samples without labels are judged by what fits them, since the recipe's metric may need labels.
+    Raises:
+        SamplesError: The labels are none that the metric can read.
     """
-    metric = court.metric
     if metric.needs_labels and not samples.has_labels:
         metric = default_metric(samples, outputs)
+    check_labels(metric.name, samples, outputs)
+    return metric
+
+
+def _searching(court: Court, samples: Samples, metric: Metric) -> Court:
+    """The court that a search asks, on samples that are never the verdict's."""
     reference = LazyReference(court.baseline, samples, court.steps)
     return dataclasses.replace(court, samples=samples, metric=metric, reference=reference)
-
-
-def _samples(recipe: Recipe, specs: tuple[TensorSpec, ...]) -> _Sets:
-    """All sets, checked before any work; without search samples a search uses those of the calibration."""
-    sources, notes = recipe.samples, list[str]()
-    calibration = open_samples(sources.calibration, specs)
-    if sources.evaluation is not None:
-        evaluation = open_samples(sources.evaluation, specs)
-    else:
-        calibration, evaluation = split(calibration, 0.5, seed=recipe.seed)
-        notes.append(
-            f"one sample set was given: halved by seed {recipe.seed} into calibration and evaluation"
-        )
-    search = calibration if sources.search is None else open_samples(sources.search, specs)
-    if evaluation.sha256 in (calibration.sha256, search.sha256):
-        notes.append("the evaluation samples are those of calibration or search: no evidence on unseen ones")
-    return _Sets(calibration, search, evaluation, tuple(notes))
 
 
 def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> TargetResult:
@@ -126,16 +113,17 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
     court, folder = road.court, surroundings.output / target.name
     bench = bench_of(road.searching, target)
     made = {
-        variant.name: court.steps.variant(court.baseline, variant, target, road.sets.calibration, bench=bench)
+        variant.name: court.steps.variant(court.baseline, variant, target, road.calibration, bench=bench)
         for variant in road.recipe.variants_for(target)
     }
     files = {name: deliver(found.file, folder / name) for name, found in made.items() if found.file}
     hearing = hear(court, target, files)
-    choice = choose(hearing.candidates, baseline=BASELINE)
+    refused = {name: f"refused: {found.record.refusal}" for name, found in made.items() if not found.file}
+    choice = choose(hearing.candidates, baseline=BASELINE, refused=refused)
     variants = tuple(
         variant_result(name, hearing, found.record)
         if name in files
-        else VariantResult(name=name, reasons=(f"refused: {found.record.refusal}",))
+        else VariantResult(name=name, reasons=(refused[name],))
         for name, found in made.items()
     )
     return TargetResult(
@@ -152,7 +140,7 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
         peak_rss_bytes=peak_rss_bytes(),
         metric=court.metric.name,
         evaluation_samples=court.samples.count,
-        notes=road.sets.notes,
+        notes=(*hearing.doubts(choice.name), *road.notes),
     )
 
 

@@ -1,0 +1,34 @@
+"""Figures in sentences that hold: a number below a limit never reads as the limit because it was rounded."""
+
+from __future__ import annotations
+
+_DIGITS = 17
+"""Significant digits that tell every float64 from its neighbours. Source: IEEE 754-2019, section 5.12.2."""
+
+
+def beyond(value: float, limit: float, *, decimals: int | None = None, sign: str = "") -> str:
+    """The value with as few digits as keep it on its side of the limit.
+
+    Args:
+        value: The figure.
+        limit: What the sentence holds it against.
+        decimals: Fixed decimals to begin with; four significant digits where there is None.
+        sign: `+` to show the sign of positive figures too.
+    """
+    fewest, form = (4, "g") if decimals is None else (decimals, "f")
+    texts = (f"{value:{sign}.{digits}{form}}" for digits in range(fewest, _DIGITS + 1))
+    return next((text for text in texts if _side(float(text), limit) == _side(value, limit)), repr(value))
+
+
+def exact(value: float) -> str:
+    """The value as its author wrote it: 1, 0.01, 1e-05."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def percent(share: float) -> str:
+    """A share as a percentage that does not round to 100 %: 95%, 99.9%."""
+    return f"{share * 100:.12g}%"
+
+
+def _side(value: float, limit: float) -> int:
+    return (value > limit) - (value < limit)

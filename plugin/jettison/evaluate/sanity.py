@@ -1,0 +1,22 @@
+"""A second look at what the gate accepts: outputs that are far off although the score holds."""
+
+from __future__ import annotations
+
+STRONG_NOISE_DB = 6.0
+"""Below that SQNR a variant's outputs are no longer the baseline's, whatever a metric says.
+
+6 dB is an error with a quarter of the signal's energy, 10 log10(4): its root mean square is half of the
+signal's. In benchmarks/RESULTS.md, quantization that works has 15 to 45 dB, and variants at 5.6 dB decide as
+the baseline does on 0.61 of the samples only. So a score that holds below it points to a broken scale or to
+samples that are too easy: top1 and agreement read nothing but the highest class."""
+
+
+def doubt(sqnr_db: float | None, *, metric: str) -> str | None:
+    """What to tell of a variant whose score holds, or None where its outputs are near the baseline's."""
+    if sqnr_db is None or sqnr_db >= STRONG_NOISE_DB:
+        return None
+    energy = 10 ** (-sqnr_db / 10)
+    return (
+        f"outputs differ strongly ({sqnr_db:.1f} dB SQNR) although the score holds: the error has "
+        f"{energy:.2g} times the energy of the baseline's outputs, and {metric} does not see it"
+    )

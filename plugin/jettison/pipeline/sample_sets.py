@@ -1,0 +1,102 @@
+"""The sets of samples of a run: which decide, which a search may look at, and what they have in common.
+
+Evidence is on samples that no search saw. What is known from a calibration is less: ranges of activations,
+so evaluation on its samples is allowed, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jettison.core.errors import SamplesError
+from jettison.core.samples import Samples, open_samples, shared, split
+from jettison.core.tensors import TensorSpec
+from jettison.evaluate.figures import exact, percent
+from jettison.evaluate.gate import Gate, samples_needed
+from jettison.evaluate.labels import unused_labels
+from jettison.evaluate.metrics import BINARY
+from jettison.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class SampleSets:
+    """The checked sets. `is_halved` where calibration and evaluation are halves of one source."""
+
+    calibration: Samples
+    search: Samples
+    evaluation: Samples
+    is_halved: bool
+    notes: tuple[str, ...]
+
+
+def open_sets(recipe: Recipe, specs: Sequence[TensorSpec]) -> SampleSets:
+    """All sets, checked before any work; without search samples a search uses those of the calibration.
+
+    Raises:
+        SamplesError: A set does not fit the model, or a search would see all samples that decide.
+    """
+    sources, halving = recipe.samples, list[str]()
+    calibration = open_samples(sources.calibration, specs)
+    if sources.evaluation is not None:
+        evaluation = open_samples(sources.evaluation, specs)
+    else:
+        calibration, evaluation = split(calibration, 0.5, seed=recipe.seed)
+        halving = [f"one sample set was given: halved by seed {recipe.seed} into calibration and evaluation"]
+    search = calibration if sources.search is None else open_samples(sources.search, specs)
+    notes = (*_overlaps(recipe, calibration, search, evaluation), *halving)
+    return SampleSets(calibration, search, evaluation, bool(halving), notes)
+
+
+def metric_notes(sets: SampleSets, *, metric: str, is_named: bool, gate: Gate) -> Iterator[str]:
+    """What the metric makes of the samples: labels that it does not use, halves too small for the tolerance.
+
+    `is_named` where the user asked for that metric.
+    """
+    unused = None if is_named else unused_labels(metric, sets.evaluation)
+    if unused is not None:
+        yield unused
+    needed, count = samples_needed(gate), sets.evaluation.count
+    if sets.is_halved and metric in BINARY and needed is not None and count < needed:
+        yield (
+            f"halving leaves {count} samples that decide, where a tolerance of {exact(gate.tolerance)} at "
+            f"{percent(gate.confidence)} confidence takes about {needed} even if not one differs: give at "
+            f"least {2 * needed} samples, or evaluation samples of their own"
+        )
+
+
+def _overlaps(recipe: Recipe, calibration: Samples, search: Samples, evaluation: Samples) -> Iterator[str]:
+    count, seen = evaluation.count, shared(evaluation, calibration)
+    searching = _first_searching(recipe)
+    if searching is not None:
+        searched = seen if search is calibration else shared(evaluation, search)
+        if searched == count:
+            raise _all_searched(recipe, searching, evaluation)
+        if searched and search is not calibration:
+            yield f"{searched} of {count} evaluation samples are among those that the search judges by"
+    if seen == count:
+        yield (
+            f"the evaluation samples are those of the calibration (all {count}): no evidence on unseen ones; "
+            "give others, or leave evaluation out so that the calibration samples are halved"
+        )
+    elif seen:
+        use = ", by which the search judges too" if searching and search is calibration else ""
+        yield f"{seen} of {count} evaluation samples are among those of the calibration{use}"
+
+
+def _first_searching(recipe: Recipe) -> str | None:
+    """The name of a variant that judges its choices by samples, or None."""
+    variants = (variant for target in recipe.targets for variant in recipe.variants_for(target))
+    return next((variant.name for variant in variants if variant.searches), None)
+
+
+def _all_searched(recipe: Recipe, variant: str, evaluation: Samples) -> SamplesError:
+    which, otherwise = "search", "or none"
+    if recipe.samples.search is None:
+        which, otherwise = "calibration", "or leave evaluation out, so that calibration is halved"
+    return SamplesError(
+        f"samples {evaluation.source}",
+        detail=f"expected evaluation samples that no search sees, found all {evaluation.count} among the "
+        f"{which} samples, by which variant {variant!r} judges its choices",
+        fix=f"Give other samples with --search (search in the recipe), {otherwise}",
+    )

@@ -7,14 +7,18 @@ import pytest
 from small_models import float_kernels, is_portable
 from zoo_cases import zoo_case, zoo_result
 
-from jettison.compress.passes import PassResult, Refusal
+from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.compress.quantization.layers import KINDS
+from jettison.compress.quantization.partial import QuantizePartial
 from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
+from jettison.core.samples import samples_of
+from jettison.core.targets import parse_target
 from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.evaluate.sqnr import sqnr_db
 from jettison.graph.model import input_specs, output_specs
 from jettison.graph.save import model_bytes
+from zoo.session import cleaned
 from zoo.table import ZOO
 
 STEPS = {
@@ -144,3 +148,18 @@ def test_exceptions_are_still_needed() -> None:
         found = sqnr_db(case.outputs, answers(content, case.inputs, optimize=False))
         assert found is not None
         assert least <= found < SMALLEST_DB, f"{name} needs no exception any more: {reason}"
+
+
+@pytest.mark.parametrize(
+    "again", [QuantizeFull(), QuantizePartial(), QuantizeDynamic()], ids=lambda p: p.quantize
+)
+@pytest.mark.parametrize("before", [QuantizeFull(), QuantizeDynamic()], ids=lambda p: p.quantize)
+def test_quantized_model_is_refused_with_the_way_out(before, again):
+    model = cleaned("gemm_only")
+    samples = samples_of(ZOO["gemm_only"].inputs(8, 0), specs=input_specs(model))
+    target = parse_target("cpu")
+    once = before(Workpiece(model, target), samples).model
+    refusal = again.check(Workpiece(once, target))
+    assert refusal is not None
+    assert "quantized already" in refusal.reasons[0]
+    assert "the float model that it was made from" in refusal.instead

@@ -19,7 +19,24 @@ from jettison.compress.quantization.static import RangeChoice, quantize_static
 from jettison.core.samples import Samples
 
 _PLACES = {"cpu": place_for_cpu, "tensorrt": place_for_tensorrt}
+_QUANTIZED = frozenset(
+    {
+        "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits",
+        "QLinearConv", "QLinearMatMul", "QuantizeLinear",
+    }
+)  # fmt: skip
 _HALF = "Quantize the float32 original; cast to float16 afterwards, or use {quantize: float16} alone"
+
+
+def refuse_quantized(graph: ir.Graph) -> Refusal | None:
+    """Refuses a model that somebody quantized before: its float weights are lost."""
+    count = sum(node.op_type in _QUANTIZED for node in graph.all_nodes())
+    if not count:
+        return None
+    return Refusal(
+        reasons=(f"the model is quantized already: it has {count} nodes such as QuantizeLinear",),
+        instead="Give the float model that it was made from, or serve this one as it is",
+    )
 
 
 def place(graph: ir.Graph, dialect: Dialect, keep_in_float: frozenset[str] = frozenset()) -> Placement:
@@ -39,6 +56,8 @@ class QuantizeFull(BaseModel):
 
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses a model without a layer that integers can carry, and names that match none."""
+        if (refusal := refuse_quantized(piece.model.graph)) is not None:
+            return refusal
         layers = list(find_layers(piece.model.graph))
         names = [layer.name for layer in layers]
         for pattern in self.keep_float:
@@ -86,6 +105,8 @@ class QuantizeDynamic(BaseModel):
                 reasons=("TensorRT cannot run DynamicQuantizeLinear and MatMulInteger",),
                 instead="Use {quantize: full}, or target cpu and serve it with Triton's ONNX Runtime backend",
             )
+        if (refusal := refuse_quantized(piece.model.graph)) is not None:
+            return refusal
         if not dynamic_layers(piece.model.graph):
             return Refusal(
                 reasons=(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jettison.cli.console import progress_bars
+from jettison.cli.run import write_report
 from jettison.cli.surroundings import cache_folder, now, surroundings
 from jettison.cli.tables import print_result
 from jettison.core.samples import Samples, open_samples
@@ -34,9 +35,12 @@ console = Console(width=120)
 def main() -> int:
     """Run the recipe, serve what it published, and print what the server answers."""
     recipe = load_recipe(HERE / "recipe.yaml")
+    folder = HERE / "runs" / recipe.model.name
     with progress_bars() as reporter:
-        result = run(recipe, surroundings(HERE / "runs" / recipe.model.name, reporter))
+        result = run(recipe, surroundings(folder, reporter))
+        write_report(result, folder)  # the evidence stands, whatever the repository says
         result = publish_results(result, recipe, created=now())
+    write_report(result, folder)
     for target in result.targets:
         print_result(target)
         console.print()

@@ -6,18 +6,29 @@ The literal table `PASSES` is the only place that knows which passes there are.
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from jettison.compress.passes import Pass
 from jettison.compress.quantization.cast import CastBfloat16, CastFloat16
 from jettison.compress.quantization.partial import QuantizePartial
 from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
 from jettison.core.errors import RecipeError, TargetError
+from jettison.core.strict_yaml import load_yaml
 from jettison.core.targets import Target, parse_target
+from jettison.core.validation import ImpossibleValueError, Location, nearest, problem_of, refuse_truth, shown
 from jettison.evaluate.gate import Gate
 
 PASSES: dict[tuple[str, str], type[BaseModel]] = {
@@ -32,13 +43,24 @@ PASSES: dict[tuple[str, str], type[BaseModel]] = {
 SEARCHING: tuple[type[BaseModel], ...] = (QuantizePartial,)
 """Passes whose result depends on joint evaluations: on search samples, metric, tolerance and machine."""
 
+COUNTS_ONLY_WITH: dict[str, tuple[str, str]] = {"percentile": ("ranges", "percentile")}
+"""Keys that have no effect unless another key of their pass has that value: refused where they are given."""
+
 LARGEST_RECIPE_BYTES = 1 << 20
-_NAME = r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$"
 BASELINE = "baseline"
 """The name of the model itself among its variants."""
-_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises: its own, ValueError for impossible dates and text, RecursionError for deep nesting."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _CLOSED = ConfigDict(frozen=True, extra="forbid")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        fix = "Begin with a letter, go on with letters, digits, _ . and -, 128 at most"
+        raise ImpossibleValueError(f"expected a name, found {shown(value)}", fix=fix)
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
 
 
 def _pass_of(value: object) -> Pass:
@@ -46,16 +68,37 @@ def _pass_of(value: object) -> Pass:
     if isinstance(value, BaseModel):
         return value  # type: ignore[return-value]
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"a pass is a mapping such as {{quantize: full}}, found {value!r}")
+        raise ValueError(f"a pass is a mapping such as {{quantize: full}}, found {shown(value)}")
     verbs = {verb for verb, _ in PASSES}
     verb = next((key for key in value if key in verbs), next(iter(value)))
+    spelled = f"{{{verb}: {value[verb]}}}"
     known = PASSES.get((str(verb), str(value[verb])))
     if known is None:
-        spelled = [f"{{{verb}: {kind}}}" for verb, kind in PASSES]
-        near = difflib.get_close_matches(f"{{{verb}: {value[verb]}}}", spelled, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"there is no pass {{{verb}: {value[verb]}}}; {hint}passes are {', '.join(spelled)}")
+        every = [f"{{{verb}: {kind}}}" for verb, kind in PASSES]
+        near = difflib.get_close_matches(spelled, every, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise ImpossibleValueError(f"there is no pass {spelled}", fix=f"{hint}Passes are {', '.join(every)}")
+    _check_keys(value, known, spelled)
     return known.model_validate(value)  # type: ignore[return-value]
+
+
+def _check_keys(value: Mapping[object, object], known: type[BaseModel], spelled: str) -> None:
+    """Refuses keys that the pass does not have, that have no effect, and `yes` where a number belongs."""
+    for key in value:
+        if key not in known.model_fields:
+            fix = nearest(str(key), known.model_fields)
+            raise ImpossibleValueError(f"{spelled} has no key {shown(key)}", fix=fix)
+    for key in value.keys() & COUNTS_ONLY_WITH.keys():
+        other, needed = COUNTS_ONLY_WITH[str(key)]
+        chosen = (
+            value.get(other, known.model_fields[other].default) if other in known.model_fields else needed
+        )
+        if chosen != needed:
+            raise ImpossibleValueError(
+                f"{key} has no effect with {other}: {chosen}",
+                fix=f"Leave it out, or write {other}: {needed}",
+            )
+    refuse_truth(value, known)
 
 
 PassField = Annotated[Any, BeforeValidator(_pass_of)]
@@ -66,7 +109,7 @@ class ModelSource(BaseModel):
 
     model_config = _CLOSED
 
-    name: str = Field(pattern=_NAME)
+    name: Name
     path: Path
 
 
@@ -85,7 +128,7 @@ class Variant(BaseModel):
 
     model_config = _CLOSED
 
-    name: str = Field(pattern=_NAME)
+    name: Name
     passes: tuple[PassField, ...] = Field(min_length=1)
 
     @property
@@ -100,7 +143,7 @@ class Publication(BaseModel):
     model_config = _CLOSED
 
     repository: Path
-    keep_versions: int = Field(default=2, ge=1)
+    keep_versions: int = Field(default=2, ge=1, strict=True)
 
 
 class Recipe(BaseModel):
@@ -115,33 +158,47 @@ class Recipe(BaseModel):
     variants: tuple[Variant, ...] = ()
     gate: Gate = Gate()
     publish: Publication | None = None
-    seed: int = 0
-    threads: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, strict=True)
+    threads: int = Field(default=0, ge=0, strict=True)
+    explain: bool = True
+    time_budget_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @field_validator("targets", mode="before")
     @classmethod
     def _parse_targets(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple) or not value:
-            raise ValueError("targets is a list such as [cpu, sm89]")
+            raise ValueError(f"expected a list such as [cpu, sm89], found {shown(value)}")
         try:
-            return tuple(entry if isinstance(entry, Target) else parse_target(str(entry)) for entry in value)
+            found = tuple(entry if isinstance(entry, Target) else parse_target(str(entry)) for entry in value)
         except TargetError as error:
-            raise ValueError(f"{error.what}: {error.detail}. {error.fix}") from error
+            raise ImpossibleValueError(f"{error.what}: {error.detail}", fix=error.fix) from error
+        twice = _twice([target.name for target in found])
+        if twice:
+            raise ImpossibleValueError(f"found {', '.join(twice)} twice", fix="Name each target once")
+        return found
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _gate_in_numbers(cls, value: Any) -> Any:
+        return refuse_truth(value, Gate)
 
     @field_validator("variants")
     @classmethod
     def _distinct_names(cls, value: tuple[Variant, ...]) -> tuple[Variant, ...]:
-        names = [variant.name for variant in value]
-        twice = sorted({name for name in names if names.count(name) > 1 or name == BASELINE})
+        twice = ", ".join(_twice([BASELINE, *(variant.name for variant in value)]))
         if twice:
-            raise ValueError(
-                f"variant names must differ, and {BASELINE!r} is the model itself; found {twice}"
-            )
+            fix = f"Give each variant a name of its own; {BASELINE!r} is the model itself"
+            raise ImpossibleValueError(f"found the name {twice} twice", fix=fix)
         return value
 
     def variants_for(self, target: Target) -> tuple[Variant, ...]:
         """The recipe's variants, or a sensible set for the target where it names none."""
         return self.variants or default_variants(target)
+
+
+def _twice(names: Collection[str]) -> list[str]:
+    """The names that stand there more than once."""
+    return sorted({name for name in names if list(names).count(name) > 1})
 
 
 def default_variants(target: Target) -> tuple[Variant, ...]:
@@ -184,10 +241,7 @@ def parse_variant(text: str) -> Variant:
         RecipeError: The text is not of that form, or names a pass that does not exist.
     """
     name, separator, passes = text.partition("=")
-    try:
-        document = yaml.safe_load(passes) if separator else None
-    except _NOT_YAML as error:
-        raise RecipeError(f"variant {text!r}", detail=f"not YAML: {error}", fix=_VARIANT_FORM) from error
+    document = load_yaml(passes, what=f"variant {text!r}", fix=_VARIANT_FORM) if separator else None
     if not isinstance(document, list):
         raise RecipeError(f"variant {text!r}", detail="expected NAME=[PASS, ...]", fix=_VARIANT_FORM)
     try:
@@ -210,10 +264,7 @@ def _read_yaml(path: Path) -> object:
             detail=f"larger than {LARGEST_RECIPE_BYTES} bytes",
             fix="Give a recipe, not a model",
         )
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except _NOT_YAML as error:
-        raise RecipeError(f"recipe {path}", detail=f"not YAML: {error}", fix="Correct the syntax") from error
+    return load_yaml(path.read_bytes(), what=f"recipe {path}", fix="Correct the syntax")
 
 
 def _located(recipe: Recipe, folder: Path) -> Recipe:
@@ -234,20 +285,26 @@ def _source(text: str | None, folder: Path) -> str | None:
 
 def recipe_error(what: str, error: ValidationError) -> RecipeError:
     """The first thing that pydantic found wrong, in words, with the nearest known key."""
-    found = error.errors()[0]
-    place = ".".join(str(part) for part in found["loc"] if part != "function-before")
-    if found["type"] == "extra_forbidden":
-        return RecipeError(what, detail=f"unknown key {place!r}", fix=_nearest_key(str(found["loc"][-1])))
-    message = found["msg"].removeprefix("Value error, ")
-    if found["type"] == "missing":
-        return RecipeError(what, detail=f"the key {place!r} is missing", fix="Add it")
-    return RecipeError(what, detail=f"{place}: {message}", fix=f"Found {found['input']!r}; correct it")
+    problem = problem_of(error, unknown_key_fix=_unknown_key_fix)
+    return RecipeError(what, detail=problem.detail, fix=problem.fix)
 
 
-def _nearest_key(key: str) -> str:
-    models: tuple[type[BaseModel], ...] = (
-        Recipe, ModelSource, SampleSources, Variant, Publication, Gate, *PASSES.values()
-    )  # fmt: skip
-    known = sorted({name for model in models for name in model.model_fields})
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known keys are {', '.join(known)}"
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelSource,
+    "samples": SampleSources,
+    "variants": Variant,
+    "gate": Gate,
+    "publish": Publication,
+}
+
+
+def _unknown_key_fix(location: Location) -> str:
+    """The section that the key belongs in, or else the nearest key that is known at that place."""
+    *outer, key = (str(part) for part in location)
+    section = _SECTIONS.get(outer[0], Recipe) if outer else Recipe
+    elsewhere = [name for name, model in _SECTIONS.items() if key in model.model_fields]
+    if any(key in known.model_fields for known in PASSES.values()):
+        elsewhere.append("a pass")
+    if elsewhere:
+        return f"It belongs in {' or '.join(elsewhere)}"
+    return nearest(key, section.model_fields)

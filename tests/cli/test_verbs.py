@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from jettison.cli import preflight as preflight_verb
 from jettison.cli import serve as serve_verb
-from jettison.cli.main import app
+from jettison.cli.endings import Terminated
+from jettison.cli.verbs import app
+from jettison.core.errors import ExternalError
 from jettison.core.targets import parse_target
 from jettison.engines.tensorrt.preflight import preflight
 from jettison.triton.runtime import MARKER_NAME
@@ -19,7 +22,8 @@ def test_publish_gives_growing_versions_and_absolute_paths(jettison, workspace, 
     arguments = ("publish", "model.onnx", "--repository", "models", "--name", "small", "--json")
     found = [jettison(*arguments).document for _ in range(3)]
     assert [entry["version"] for entry in found] == [1, 2, 3]
-    assert all(set(entry) == {"model", "version", "path"} for entry in found)
+    assert [entry["retired"] for entry in found] == [[], [], [1]]
+    assert all(set(entry) == {"model", "version", "path", "retired", "notes"} for entry in found)
     assert Path(found[0]["path"]).is_absolute()
     assert sorted(path.name for path in (workspace / "models" / "small").iterdir()) == [
         "2",
@@ -34,7 +38,17 @@ def test_publish_takes_the_chosen_variant_of_a_run(jettison, recipe, workspace):
         "publish", workspace / "out", "--repository", workspace / "other", "--name", "best", "--json"
     )
     published = Path(answer.document["path"]) / "model.onnx"
+    assert answer.document["notes"] == []
     assert published.read_bytes() == (workspace / "out" / "cpu" / "int8" / "model.onnx").read_bytes()
+
+
+def test_publish_of_a_run_that_chose_its_baseline_says_so(jettison, recipe, workspace):
+    recipe.write_text(recipe.read_text().replace("tolerance: 0.1", "tolerance: 0"))
+    jettison("run", recipe, "-o", workspace / "out")
+    arguments = ("publish", workspace / "out", "--repository", workspace / "other", "--name", "best")
+    words = "the run chose the baseline, the float model"
+    assert words in jettison(*arguments, "--json").document["notes"][0]
+    assert f"note: {words}" in jettison(*arguments).out
 
 
 def test_publish_of_a_folder_without_a_report(jettison, workspace):
@@ -56,31 +70,109 @@ def test_serve_with_an_impossible_option(jettison, workspace, option):
     assert option[0] in answer.err
 
 
-@pytest.mark.parametrize(("status", "code"), [(0, 0), (1, 4)])
-def test_serve_ends_as_the_server_ends(jettison, workspace, tmp_path, monkeypatch, status, code):
+@pytest.mark.parametrize("name", ["nope", "model.onnx"])
+def test_serve_by_what_is_no_program(jettison, workspace, monkeypatch, name):
+    monkeypatch.setattr(serve_verb, "TritonServer", lambda *_, **__: pytest.fail("it was started"))
+    answer = jettison("serve", workspace, "--server", workspace / name, "--json")
+    assert answer.code == 2
+    assert answer.document["error"]["what"] == f"tritonserver {workspace / name}"
+    assert "Correct the path, or leave it out" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("--http-port", "--grpc-port"), ("--http-port", "--metrics-port"), ("--grpc-port", "--metrics-port")],
+)
+def test_serve_refuses_two_services_on_one_port(jettison, workspace, monkeypatch, first, second):
+    monkeypatch.setattr(serve_verb, "find_server", lambda *_, **__: pytest.fail("something was started"))
+    answer = jettison("serve", workspace, first, 9000, second, 9000)
+    assert answer.code == 2
+    assert f"{first} and {second}: expected two different ports, found 9000 for both" in answer.err
+
+
+@pytest.fixture
+def served(monkeypatch, tmp_path):
+    """`serve` over a server that does nothing; how it starts, ends and stops is the test's."""
+
     class Server:
         http_url = grpc_url = metrics_url = "127.0.0.1:1"
         pid, log_path = 1, tmp_path / "log"
 
-        def __init__(self, *_, **__):
-            pass
+        def __init__(self, *_, options, **__):
+            self.options = options
 
         def __enter__(self):
+            self.start()
             return self
 
         def __exit__(self, *_):
+            self.stop()
+
+        def start(self):
             pass
 
         def wait(self):
-            return status
+            return 0
+
+        def stop(self):
+            pass
 
     monkeypatch.setattr(serve_verb, "TritonServer", Server)
     monkeypatch.setattr(serve_verb, "find_server", lambda *_, **__: None)
     monkeypatch.setattr(serve_verb.signal, "signal", lambda *_: None)
+    return Server
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (1, 4)])
+def test_serve_ends_as_the_server_ends(jettison, workspace, served, monkeypatch, status, code):
+    monkeypatch.setattr(served, "wait", lambda _: status)
     answer = jettison("serve", workspace, "--json")
     assert answer.code == code
     assert answer.document["pid"] == 1
     assert f"ended with status {status}" in answer.err
+
+
+def test_serve_takes_any_free_port_for_several_services(jettison, workspace, served, monkeypatch):
+    seen = []
+    monkeypatch.setattr(served, "start", lambda server: seen.append(server.options))
+    answer = jettison("serve", workspace, "--http-port", 0, "--grpc-port", 0, "--metrics-port", 0)
+    assert answer.code == 0
+    assert (seen[0].http_port, seen[0].grpc_port, seen[0].metrics_port) == (None, None, None)
+
+
+def raising(error):
+    def do(*_):
+        raise error
+
+    return do
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (Terminated(), 143),
+        (ExternalError("tritonserver", detail="it is gone", fix="Look"), 4),
+        (RuntimeError("a bug"), 70),
+    ],
+)
+def test_serve_prints_no_second_document(jettison, workspace, served, monkeypatch, error, code):
+    for method in ("wait", "stop"):
+        with monkeypatch.context() as patched:
+            patched.setattr(served, method, raising(error))
+            answer = jettison("serve", workspace, "--json")
+        assert answer.code == code
+        assert answer.document["pid"] == 1
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_serve_that_is_stopped_before_it_is_ready_prints_one(
+    jettison, workspace, served, monkeypatch, error, code
+):
+    monkeypatch.setattr(served, "start", raising(error))
+    answer = jettison("serve", workspace, "--json")
+    assert answer.code == code
+    assert answer.document["error"]["what"] == "interrupted"
 
 
 def test_preflight_without_the_compiler_names_the_extra(jettison, workspace, monkeypatch):
@@ -89,7 +181,7 @@ def test_preflight_without_the_compiler_names_the_extra(jettison, workspace, mon
     monkeypatch.setattr(preflight_verb, "ask", lambda *_, **__: missing)
     answer = jettison("preflight", workspace / "model.onnx", "--target", "sm89")
     assert answer.code == 3
-    assert "pip install 'jettison[rtx]'" in answer.err
+    assert "[rtx]'" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -149,6 +241,33 @@ def test_every_verb_has_help_with_an_example(jettison, verb):
     assert answer.code == 0
     assert f"jettison {verb}" in answer.out
     assert "Example" in answer.out
+
+
+def test_help_gives_every_verb_one_line(jettison, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = jettison("--help").out.splitlines()
+    for command in app.registered_commands:
+        name, first = command.callback.__name__, inspect.getdoc(command.callback).splitlines()[0]
+        assert any(line.strip("│ ").startswith(name) and first in line for line in lines), name
+
+
+def test_a_call_without_a_verb_shows_the_help_and_fails(jettison):
+    answer = jettison()
+    assert answer.code == 2
+    assert "compress" in answer.out
+
+
+@pytest.mark.parametrize("verb", ["compress", "evaluate"])
+def test_help_tells_the_unit_of_the_tolerance(jettison, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "300")
+    words = jettison(verb, "--help").out
+    assert "in the metric's unit: 0.01 is one point of top1" in words
+    assert "With 0 a variant must be proven better" in words
+
+
+def test_doctor_names_no_package_that_is_on_no_index(jettison):
+    fixes = [entry["fix"] for entry in jettison("doctor", "--json").document["abilities"]]
+    assert not [fix for fix in fixes if "jettison[" in fix]
 
 
 def test_version(jettison):

@@ -141,7 +141,7 @@ def test_metric_that_does_not_exist(jettison, workspace):
 def test_pass_that_does_not_exist(jettison, workspace):
     answer = compress(jettison, workspace, **{"--variant": "int8=[{quantize: fulll}]"})
     assert answer.code == 2
-    assert "did you mean {quantize: full}?" in answer.err
+    assert "Did you mean {quantize: full}?" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_pass_that_does_not_exist(jettison, workspace):
         ("tolerance: 0.1", "tolerence: 0.1", "unknown key 'gate.tolerence'. Did you mean 'tolerance'?"),
         ("{quantize: full}", "{quantize: full, ranges: mad}", "ranges"),
         ("targets: [cpu]", "targets: [gpu]", "there is no such target"),
-        ("tolerance: 0.1", "tolerance: -1", "greater than or equal to 0"),
-        ("path: model.onnx", "pth: model.onnx", "model.p"),
+        ("tolerance: 0.1", "tolerance: -1", "gate.tolerance: expected 0 or more, found -1"),
+        ("path: model.onnx", "pth: model.onnx", "unknown key 'model.pth'. Did you mean 'path'?"),
         ("model: {", "model: [", "not YAML"),
         ("targets: [cpu]", "targets: [{name: ../cpu, dialect: cpu}]", "there is no such target"),
         ("metric: top1", "metric: 2026-99-99", "not YAML"),

@@ -18,7 +18,8 @@ from jettison.core.targets import parse_target
 from jettison.engines.tensorrt.preflight import preflight
 from jettison.engines.tensorrt.shares import precision_by_node
 from jettison.evaluate.sqnr import sqnr_db
-from jettison.graph.cast import cast_nodes, plan_cast, simulate_cast, without_activation_pairs
+from jettison.graph.cast import cast_nodes, simulate_cast, without_activation_pairs
+from jettison.graph.cast_plan import plan_cast
 from jettison.graph.clean import clean
 from jettison.graph.model import input_specs, opset_of, output_specs
 from jettison.graph.save import model_bytes, save_model, weight_bytes

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from jettison.evaluate.sqnr import sqnr_db
-from jettison.graph.cast import cast_nodes, plan_cast, simulate_cast
+from jettison.graph.cast import cast_nodes, simulate_cast
+from jettison.graph.cast_plan import plan_cast
 from jettison.graph.clean import clean
 from jettison.graph.model import input_specs, output_specs
 from jettison.graph.opset import raise_opset

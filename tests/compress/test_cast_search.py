@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jettison.compress.quantization.cast import LARGEST_SEARCH, CastFloat16, search
+from jettison.compress.quantization.islands import LARGEST_SEARCH, search
 
 NAMES = [f"n{index}" for index in range(100)]
 
@@ -63,7 +63,7 @@ def test_search_gives_up_where_the_loss_is_spread_evenly():
     found = search(damage, NAMES, frozenset(), least_db=40)
     assert found.islands == ()
     assert damage.trials < LARGEST_SEARCH
-    assert found.notes(CastFloat16())[1] == "below the 40 dB asked for, and no small island would mend it"
+    assert found.notes(40)[1] == "below the 40 dB asked for, and no small island would mend it"
 
 
 def test_search_ends_with_its_budget():
@@ -80,7 +80,7 @@ def test_search_tells_where_no_output_is_a_number():
             return None
 
     found = search(Silent(), NAMES, frozenset(), least_db=40)
-    assert found.notes(CastFloat16()) == (
+    assert found.notes(40) == (
         "no output is a floating point number with a signal: only ranges were checked",
     )
 

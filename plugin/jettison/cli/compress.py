@@ -9,12 +9,16 @@ import typer
 from pydantic import ValidationError
 
 from jettison.cli.console import progress_bars
+from jettison.cli.evaluate import TOLERANCE_HELP
 from jettison.cli.run import finish
 from jettison.cli.surroundings import surroundings
 from jettison.core.targets import parse_target
 from jettison.evaluate.gate import Gate
 from jettison.pipeline.run import run as walk
 from jettison.recipe import ModelSource, Recipe, SampleSources, parse_variant, recipe_error
+
+_LONGEST_NAME = 100
+"""Of the 128 characters that a model's name may have, the rest is left for a variant's name behind it."""
 
 
 def compress(
@@ -31,7 +35,7 @@ def compress(
     ),
     target: str = typer.Option(..., "--target", help="cpu, tensorrt, or a compute capability such as sm89."),
     variant: list[str] = typer.Option([], "--variant", help="NAME=[PASS, ...]; a sensible set by default."),
-    tolerance: float = typer.Option(0.01, "--tolerance", help="How far the score may fall."),
+    tolerance: float = typer.Option(0.01, "--tolerance", help=TOLERANCE_HELP),
     min_speedup: float = typer.Option(1.0, "--min-speedup", help="How fast a variant must be at least."),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
     seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
@@ -61,6 +65,6 @@ def compress(
 
 
 def _name_of(model: Path) -> str:
-    """The file's name as a model name: letters, digits, dots, dashes and underscores."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.stem).strip("-.")
+    """The file's name as a model name: letters, digits, dots, dashes and underscores, not too many."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.stem)[:_LONGEST_NAME].strip("-.")
     return name if name[:1].isalpha() else f"model-{name}".rstrip("-")

@@ -33,13 +33,21 @@ _WIDE = 120
 def print_json(document: BaseModel) -> None:
     """The document as JSON, alone on stdout."""
     sys.stdout.write(document.model_dump_json(indent=1) + "\n")
+    sys.stdout.flush()  # a closed pipe or a full disk is told here, not as the interpreter ends
+
+
+def print_error_document(error: JettisonError) -> None:
+    """The error as JSON, alone on stdout, unless stdout itself is what failed."""
+    document = {"error": {"what": error.what, "detail": error.detail, "fix": error.fix}}
+    with contextlib.suppress(OSError):
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        sys.stdout.flush()
 
 
 def print_error(error: JettisonError, *, as_json: bool) -> None:
     """What failed, what was found and what to do, on stderr; with --json also as a document on stdout."""
     if as_json:
-        document = {"error": {"what": error.what, "detail": error.detail, "fix": error.fix}}
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        print_error_document(error)
     err.print("[bold red]error:[/] ", end="")
     err.print(str(error), markup=False, highlight=False, soft_wrap=True)
 
@@ -51,9 +59,13 @@ def table_console() -> Console:
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Reporter]:
-    """A reporter that draws a bar for each piece of work; silent when stderr is no terminal."""
+    """A reporter that draws a bar for each piece of work; silent when stderr is no terminal.
+
+    What the user's own functions print meanwhile goes to stderr as well: stdout is for the answer.
+    """
     if not err.is_terminal:
-        yield silent
+        with contextlib.redirect_stdout(sys.stderr):
+            yield silent
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip

@@ -79,20 +79,25 @@ def diagnose() -> Diagnosis:
                 "preflight for TensorRT without a GPU",
                 "tensorrt_rtx",
                 "tensorrt-rtx",
-                "pip install 'jettison[rtx]'",
+                _extra("rtx"),
             ),
             _module(
                 "build TensorRT engines",
                 "tensorrt",
                 "tensorrt",
-                "pip install 'jettison[tensorrt]', on a GPU machine",
+                f"{_extra('tensorrt')}, on a GPU machine",
             ),
             _gpu(),
-            _module("talk to Triton", "tritonclient", "tritonclient", "pip install 'jettison[triton]'"),
+            _module("talk to Triton", "tritonclient", "tritonclient", _extra("triton")),
             _server(),
-            _module("train, prune and distill", "torch", "torch", "pip install 'jettison[train]'"),
+            _module("train, prune and distill", "torch", "torch", _extra("train")),
         ),
     )
+
+
+def _extra(name: str) -> str:
+    """How an extra is brought: Jettison is on no package index, a clone is what there is."""
+    return f"pip install -e '.[{name}]' in a clone of Jettison"
 
 
 def _module(name: str, module: str, distribution: str, fix: str) -> Ability:

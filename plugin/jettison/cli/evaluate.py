@@ -16,6 +16,11 @@ from jettison.evaluate.gate import Gate
 from jettison.pipeline.comparison import Comparison, compare
 from jettison.recipe import recipe_error
 
+TOLERANCE_HELP = (
+    "How far the score may fall, in the metric's unit: 0.01 is one point of top1. With 0 a variant must be "
+    "proven better, since equal answers prove nothing about other samples."
+)
+
 
 def evaluate(
     model: Path = typer.Argument(..., help="The ONNX model to judge."),
@@ -29,13 +34,15 @@ def evaluate(
     target: str = typer.Option(
         "cpu", "--target", help="cpu, tensorrt, or a compute capability such as sm89."
     ),
-    tolerance: float = typer.Option(0.01, "--tolerance", help="How far the score may fall."),
+    tolerance: float = typer.Option(0.01, "--tolerance", help=TOLERANCE_HELP),
     min_speedup: float = typer.Option(1.0, "--min-speedup", help="How fast the model must be at least."),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
     seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of a table."),
 ) -> None:
-    """Compare a model with a baseline: paired scores, latency in one run, and the gate's verdict.
+    """Compare a model with a baseline, and judge it.
+
+    Paired scores on the same samples, latency in one run, and the gate's verdict.
 
     Example: `jettison evaluate int8.onnx --baseline float.onnx --evaluation test.npz --metric top1`
     """

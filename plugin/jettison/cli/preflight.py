@@ -25,14 +25,17 @@ def preflight(
     shapes: list[str] = typer.Option(
         [],
         "--shapes",
-        help="NAME=MIN,OPT,MAX for inputs with open dimensions, as image=1x3x224x224,8x3x224x224,...",
+        help="NAME=MIN,OPT,MAX for inputs with open dimensions, as image=1x3x224x224,8x3x224x224,..., "
+        "or NAME=SHAPE for one fixed shape.",
     ),
     timeout_s: float = typer.Option(
         600.0, "--timeout", min=1.0, help="Seconds after which the compiler is stopped."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Really compile the model with TensorRT, without a GPU, and show what runs in integers.
+    """Compile for TensorRT without a GPU, and show what runs in INT8.
+
+    It is NVIDIA's own compiler, not a simulation of it.
 
     Example: `jettison preflight model.onnx --target sm89 --shapes image=1x3x224x224,8x3x224x224,16x3x224x224`
     """

@@ -13,11 +13,17 @@ from jettison.pipeline.delivery import chosen_model, publish_file
 
 
 class PublishedDocument(BaseModel):
-    """What `publish --json` prints; `path` is absolute."""
+    """What `publish --json` prints.
+
+    `path` is absolute, `retired` are the versions that were taken out for this one, `notes` tell what
+    whoever publishes must know, such as that a run chose its baseline.
+    """
 
     model: str
     version: int
     path: Path
+    retired: tuple[int, ...]
+    notes: tuple[str, ...]
 
 
 def publish(
@@ -31,15 +37,28 @@ def publish(
     keep_versions: int = typer.Option(2, "--keep-versions", min=1, help="How many versions stay servable."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Publish as the next version, whole or not at all: readers see the old version or the new one.
+    """Publish a model into a Triton repository as its next version.
+
+    Whole or not at all: readers see the old version or the new one.
 
     Example: `jettison publish out/cpu/int8/model.onnx --repository models --name fashion-int8`
     """
-    path, evidence = chosen_model(source) if source.is_dir() else (source, None)
+    chosen = chosen_model(source) if source.is_dir() else None
+    path, evidence = chosen or (source, None)
+    notes = (chosen.note,) if chosen and chosen.note else ()
     done = publish_file(path, repository, name, created=now(), keep_versions=keep_versions, evidence=evidence)
     if as_json:
-        print_json(PublishedDocument(model=done.model, version=done.version, path=done.path.absolute()))
+        document = PublishedDocument(
+            model=done.model,
+            version=done.version,
+            path=done.path.absolute(),
+            retired=done.retired,
+            notes=notes,
+        )
+        print_json(document)
         return
+    for note in notes:
+        typer.echo(f"note: {note}")
     typer.echo(f"published {done.model} version {done.version}: {done.path}")
     if done.retired:
         typer.echo(f"retired versions {', '.join(str(version) for version in done.retired)}")

@@ -19,7 +19,7 @@ from jettison.recipe import load_recipe
 def run(
     recipe: Path = typer.Argument(..., help="The recipe, a YAML file."),
     output: Path | None = typer.Option(
-        None, "--output", "-o", help="Where results and steps go; runs/<model> beside the recipe by default."
+        None, "--output", "-o", help="Where results and steps go; runs/NAME beside the recipe by default."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of tables."),
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -13,8 +14,9 @@ import typer
 from pydantic import BaseModel
 
 from jettison.cli.console import err, print_json
+from jettison.cli.endings import Terminated, end
 from jettison.cli.surroundings import cache_folder
-from jettison.core.errors import ExternalError
+from jettison.core.errors import ExternalError, InputError
 from jettison.triton.repository import model_folders
 from jettison.triton.server import ServerOptions, TritonServer, find_server
 
@@ -43,11 +45,15 @@ def serve(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document when the server is ready."),
 ) -> None:
-    """Serve a repository until interrupted. For a developer's machine: it listens on loopback only.
+    """Serve a repository with a real tritonserver, until interrupted.
+
+    For a developer's machine: it listens on loopback only.
 
     Example: `jettison serve model_repository`
     """
+    options = _options(http_port, grpc_port, metrics_port, deadline_s)
     models = tuple(folder.name for folder in model_folders(repository))
+    signal.signal(signal.SIGTERM, _leave)
     installation = find_server(
         server,
         which=shutil.which,
@@ -55,33 +61,57 @@ def serve(
         python=Path(sys.executable),
         progress=err.print,
     )
-    options = ServerOptions(
-        http_port=http_port or None,
-        grpc_port=grpc_port or None,
-        metrics_port=metrics_port or None,
+    announced = False
+    try:
+        with TritonServer(repository, installation, environment=os.environ, options=options) as running:
+            _announce(running, models, as_json=as_json)
+            announced = True
+            status = running.wait()
+    except (Exception, KeyboardInterrupt) as error:
+        if not announced:
+            raise
+        # The document is out: whatever comes after it may not put a second one on stdout.
+        raise typer.Exit(end(error, as_json=False)) from error
+    err.print(f"tritonserver ended with status {status}; its log is {running.log_path}")
+    if status != 0:
+        raise typer.Exit(ExternalError.exit_code)
+
+
+def _announce(running: TritonServer, models: tuple[str, ...], *, as_json: bool) -> None:
+    if as_json:
+        endpoints = Endpoints(
+            http=running.http_url, grpc=running.grpc_url, metrics=running.metrics_url, pid=running.pid,
+            models=models, log=running.log_path,
+        )  # fmt: skip
+        print_json(endpoints)
+        return
+    typer.echo(f"serving {', '.join(models) or 'no model'}; stop with Ctrl-C")
+    typer.echo(f"  HTTP    {running.http_url}\n  gRPC    {running.grpc_url}\n  metrics {running.metrics_url}")
+
+
+def _options(http: int, grpc: int, metrics: int, deadline_s: float) -> ServerOptions:
+    """The server's options; a port of 0 is any free one.
+
+    Raises:
+        InputError: Two services would listen on one port.
+    """
+    ports = {"--http-port": http, "--grpc-port": grpc, "--metrics-port": metrics}
+    for (first, one), (second, other) in itertools.combinations(ports.items(), 2):
+        if one == other != 0:
+            raise InputError(
+                f"{first} and {second}",
+                detail=f"expected two different ports, found {one} for both",
+                fix="Change one of them, or give 0 for any free port",
+            )
+    return ServerOptions(
+        http_port=http or None,
+        grpc_port=grpc or None,
+        metrics_port=metrics or None,
         ready_deadline_s=deadline_s,
     )
-    signal.signal(signal.SIGTERM, _leave)
-    with TritonServer(repository, installation, environment=os.environ, options=options) as running:
-        if as_json:
-            endpoints = Endpoints(
-                http=running.http_url, grpc=running.grpc_url, metrics=running.metrics_url, pid=running.pid,
-                models=models, log=running.log_path,
-            )  # fmt: skip
-            print_json(endpoints)
-            sys.stdout.flush()
-        else:
-            typer.echo(f"serving {', '.join(models) or 'no model'}; stop with Ctrl-C")
-            typer.echo(
-                f"  HTTP    {running.http_url}\n  gRPC    {running.grpc_url}\n  metrics {running.metrics_url}"
-            )
-        status = running.wait()
-    err.print(f"tritonserver ended with status {status}; its log is {running.log_path}")
-    if status != 0:  # no error is raised, whose document would be the second one on stdout
-        raise typer.Exit(ExternalError.exit_code)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """End by the ordinary way when a supervisor asks, so that the server is stopped too."""
-    del frame
-    sys.exit(128 + number)
+    del number, frame
+    raise Terminated

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.table import Table
 from rich.text import Text
 
@@ -9,6 +11,13 @@ from jettison.cli.console import table_console
 from jettison.pipeline.results import TargetResult, VariantResult
 
 _MIB = 1 << 20
+_SILENCE = {
+    r"TensorRT's compiler is not installed": "not installed",
+    r"\w+ is installed but does not load": "does not load",
+    r"TensorRT's compiler crashed": "crashed",
+    r"the compiler gave no answer within": "no answer",
+}
+"""Why TensorRT gave no answer, by how its preflight begins the note on it."""
 
 
 def print_result(result: TargetResult) -> None:
@@ -32,7 +41,8 @@ def print_result(result: TargetResult) -> None:
     for variant in result.variants:
         if not variant.accepted:
             console.print(f"{variant.name}: {'; '.join(variant.reasons)}", highlight=False, markup=False)
-    for note in result.notes:
+    silent = [note for variant in result.variants for note in variant.notes if _silence(note)]
+    for note in (*dict.fromkeys(silent), *result.notes):
         console.print(f"note: {note}", highlight=False, markup=False)
     console.print(Text.assemble((f"chosen: {result.chosen}", "bold"), f" ({'; '.join(result.reasons)})"))
 
@@ -51,10 +61,23 @@ def _row(variant: VariantResult, *, on_gpu: bool) -> list[str | Text]:
         "" if variant.speedup is None else f"{variant.speedup:.2f}x",
     ]
     if on_gpu:
-        compiles = {True: "compiles", False: "refuses", None: "not asked"}[variant.compiles]
         share = "" if variant.int8_mac_share is None else f"{variant.int8_mac_share:.0%}"
-        row += [compiles if variant.path else "", share]
+        row += [_compiler_answer(variant), share]
     return [*row, _verdict(variant)]
+
+
+def _compiler_answer(variant: VariantResult) -> str:
+    """What TensorRT said, or why it said nothing; empty where there is no model to ask about."""
+    if variant.path is None:
+        return ""
+    if variant.compiles is not None:
+        return "compiles" if variant.compiles else "refuses"
+    return next((words for note in variant.notes if (words := _silence(note))), "not asked")
+
+
+def _silence(note: str) -> str:
+    """Why TensorRT gave no answer, where the note tells that, else nothing."""
+    return next((words for begins, words in _SILENCE.items() if re.match(begins, note)), "")
 
 
 def _verdict(variant: VariantResult) -> Text:

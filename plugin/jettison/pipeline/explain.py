@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from jettison.compress.quantization.calibrate import Calibration
 from jettison.compress.quantization.layer_report import Known, LayerReport, report_layers
 from jettison.core.artifacts import lineage_of
@@ -18,30 +16,18 @@ from jettison.core.files import write_bytes
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
-from jettison.evaluate.decisions import DecisionReport, explain_decisions
+from jettison.evaluate.decisions import explain_decisions
 from jettison.evaluate.explanation import NotApplicable
 from jettison.evaluate.saliency import SaliencyReport, explain_saliency
 from jettison.graph.model import open_model
 from jettison.pipeline.proof import Court
 from jettison.pipeline.records import VariantRecord
+from jettison.pipeline.results import Explanation
 from jettison.pipeline.steps import ModelFile
 
 _DECIDING = frozenset({"top1", "top5", "agreement"})
 """Metrics that take the first output for class scores."""
 _LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")
-
-
-class Explanation(BaseModel):
-    """What became of each layer, which decisions changed, and whether both models look at the same parts.
-
-    `saliency` is None where it was not asked for.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    layers: tuple[LayerReport, ...]
-    decisions: DecisionReport | NotApplicable = Field(discriminator="applies")
-    saliency: SaliencyReport | NotApplicable | None = None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
+from jettison.evaluate.decisions import DecisionReport
+from jettison.evaluate.explanation import NotApplicable
+from jettison.evaluate.saliency import SaliencyReport
 from jettison.triton.publish import Published
 
 
@@ -21,6 +25,19 @@ class BaselineResult(BaseModel):
     latency_ms: float | None
     latency_p99_ms: float | None = None
     sha256: str | None = None
+
+
+class Explanation(BaseModel):
+    """What became of each layer, which decisions changed, and whether both models look at the same parts.
+
+    `saliency` is None where it was not asked for.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: tuple[LayerReport, ...]
+    decisions: DecisionReport | NotApplicable = Field(discriminator="applies")
+    saliency: SaliencyReport | NotApplicable | None = None
 
 
 class VariantResult(BaseModel):
@@ -54,6 +71,7 @@ class VariantResult(BaseModel):
     sha256: str | None = None
     layers: tuple[LayerDecision, ...] = ()
     notes: tuple[str, ...] = ()
+    explanation: Explanation | None = None
 
 
 class TargetResult(BaseModel):

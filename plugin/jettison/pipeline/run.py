@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from jettison.evaluate.gate import choose
 from jettison.evaluate.labels import check_labels
 from jettison.evaluate.metrics import Metric, default_metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
-from jettison.pipeline.measure import bench_of
+from jettison.pipeline.explain import Subject, explain
+from jettison.pipeline.measure import TimeBudget, bench_of
 from jettison.pipeline.proof import Court, deliver, hear, variant_result
-from jettison.pipeline.results import RunResult, TargetResult, VariantResult
+from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
 from jettison.pipeline.sample_sets import metric_notes, open_sets
-from jettison.pipeline.steps import LazyReference, Steps
+from jettison.pipeline.steps import LazyReference, ModelFile, Steps, VariantFile
 from jettison.recipe import BASELINE, Recipe
 
 STEPS_FOLDER = "steps"
@@ -48,6 +49,7 @@ class _Road:
     searching: Court
     calibration: Samples
     notes: tuple[str, ...]
+    budget: TimeBudget | None = None
 
 
 def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
@@ -60,6 +62,9 @@ def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
     """
     started = surroundings.clock()
     road = _prepare(recipe, surroundings)
+    if (seconds := recipe.time_budget_s) is not None:
+        clock = surroundings.clock
+        road = dataclasses.replace(road, budget=TimeBudget(seconds, lambda: seconds - (clock() - started)))
     results = [_run_target(road, target, surroundings) for target in recipe.targets]
     head = dict(results[0])
     head["seconds"] = round(surroundings.clock() - started, 3)
@@ -111,7 +116,7 @@ def _searching(court: Court, samples: Samples, metric: Metric) -> Court:
 def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> TargetResult:
     started = surroundings.clock()
     court, folder = road.court, surroundings.output / target.name
-    bench = bench_of(road.searching, target)
+    bench = bench_of(road.searching, target, road.budget)
     made = {
         variant.name: court.steps.variant(court.baseline, variant, target, road.calibration, bench=bench)
         for variant in road.recipe.variants_for(target)
@@ -120,8 +125,9 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
     hearing = hear(court, target, files)
     refused = {name: f"refused: {found.record.refusal}" for name, found in made.items() if not found.file}
     choice = choose(hearing.candidates, baseline=BASELINE, refused=refused)
+    told = _explanations(road, target, made, files, chosen=choice.name)
     variants = tuple(
-        variant_result(name, hearing, found.record)
+        variant_result(name, hearing, found.record).model_copy(update={"explanation": told.get(name)})
         if name in files
         else VariantResult(name=name, reasons=(refused[name],))
         for name, found in made.items()
@@ -142,6 +148,27 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
         evaluation_samples=court.samples.count,
         notes=(*hearing.doubts(choice.name), *road.notes),
     )
+
+
+def _explanations(
+    road: _Road,
+    target: Target,
+    made: Mapping[str, VariantFile],
+    files: Mapping[str, ModelFile],
+    *,
+    chosen: str,
+) -> dict[str, Explanation]:
+    """What changed in each variant, where the recipe asks for it."""
+    if not road.recipe.explain:
+        return {}
+    return {
+        name: explain(
+            road.court,
+            Subject(name, file, made[name].record, target, road.calibration),
+            looks=name == chosen,
+        )
+        for name, file in files.items()
+    }
 
 
 def peak_rss_bytes() -> int:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -21,28 +16,25 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
-from jettison.core.errors import ExternalError, RepositoryError
+from jettison.core.errors import ExternalError, InputError, RepositoryError
 from jettison.triton.health import is_server_ready
 from jettison.triton.interpreters import find_interpreter
 from jettison.triton.runtime import OUR_BACKENDS, Installation, Progress, make_runtime
+from jettison.triton.server_guard import MARK, SHARED_MEMORY, Guard
+from jettison.triton.server_log import ServerLog
+from jettison.triton.server_ports import LOOPBACK, Ports, free_ports
 
-LOOPBACK = "127.0.0.1"
 _POLL_S = 0.05
-_GRACE_S = 5.0
-_TELLING_LINES = 12
+_GRACE_S = 5
 _START_ATTEMPTS = 3
 """A start that ends by a signal is tried again: on a loaded machine the Python backend sometimes aborts
 with `boost::interprocess::lock_exception` (1 of 60 starts; triton-inference-server/server issue 8882)."""
-_SHM = Path("/dev/shm")  # noqa: S108 (where Linux keeps shared memory, not a scratch folder)
 _REGION_BYTES = 16 << 20
 """Shared memory for each instance instead of Triton's 1 MiB, where there is plenty: a region that need not
 grow spares a remapping, and crashes of issue 8882 were seen as regions grew."""
 _PLENTY_BYTES = 1 << 30
-_TELLING = re.compile(r"^E\d{4} |UNAVAILABLE|[Ee]rror|[Ff]ailed|already in use|not found|cannot open")
-_NOISE = re.compile(
-    r"CudaDriverHelper|NVML|DCGM|[Pp]inned|CUDA memory pool|CUDA driver version|compute capability|"
-    r"Non-graceful|min_supported|^W\d{4} |unable to get number of CUDA"
-)
+_ASKED = (0, -signal.SIGTERM, -signal.SIGINT)
+"""Exit statuses of a server that ended because it was asked to, maybe before it could listen to signals."""
 
 
 class ServerOptions(BaseModel):
@@ -64,15 +56,6 @@ class ServerOptions(BaseModel):
     arguments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Ports:
-    """The three ports of one server."""
-
-    http: int
-    grpc: int
-    metrics: int
-
-
 def find_server(
     explicit: Path | None,
     *,
@@ -84,20 +67,23 @@ def find_server(
     """The server to use: the given program, else `tritonserver` on the search path, else the runtime.
 
     Raises:
-        ExternalError: The given program does not exist, or the runtime could not be made.
+        InputError: The given program does not exist, or cannot be run.
+        ExternalError: The runtime could not be made.
         MissingError: No runtime can be made on this machine.
     """
     if explicit is not None:
-        if not explicit.is_file():
-            raise ExternalError(
-                f"tritonserver {explicit}",
-                detail="there is no such program",
-                fix="Correct the path, or leave it out",
-            )
+        _check_program(explicit)
         return Installation(program=explicit.absolute(), backends=None, environment={})
     if (found := which("tritonserver")) is not None:
         return Installation(program=Path(found).absolute(), backends=None, environment={})
     return make_runtime(cache, find_interpreter(python, which=which), progress=progress)
+
+
+def _check_program(path: Path) -> None:
+    if path.is_file() and os.access(path, os.X_OK):
+        return
+    detail = "it is a file that cannot be run" if path.is_file() else "there is no such program"
+    raise InputError(f"tritonserver {path}", detail=detail, fix="Correct the path, or leave it out")
 
 
 class TritonServer:
@@ -108,7 +94,8 @@ class TritonServer:
         installation: The server, from `find_server`.
         environment: The environment that the server shall see; the installation's additions win.
         options: Ports, mode and times.
-        log: Where its log goes; a temporary file if None.
+        log: Where its log goes; if None a temporary file, which is removed when the server was ready and
+            ended because it was asked to.
     """
 
     def __init__(
@@ -122,12 +109,13 @@ class TritonServer:
     ) -> None:
         self.repository = repository.absolute()
         self.options = options or ServerOptions()
-        self.log_path = log or _temporary_log()
+        self._log = ServerLog(log)
         self._installation = installation
-        self._environment = {**environment, **installation.environment}
+        self._name = f"jettison-{secrets.token_hex(6)}-"
+        self._environment = {**environment, **installation.environment, MARK: self._name}
         self._ports: Ports | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._region_prefix = f"jettison-{secrets.token_hex(6)}-"
+        self._guard: Guard | None = None
 
     @property
     def ports(self) -> Ports:
@@ -152,6 +140,11 @@ class TritonServer:
         return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
 
     @property
+    def log_path(self) -> Path:
+        """Where its log is; a temporary one is made when it is first asked for."""
+        return self._log.path
+
+    @property
     def pid(self) -> int | None:
         """The process, or None when it does not run."""
         return self._process.pid if self._process and self._process.poll() is None else None
@@ -163,7 +156,7 @@ class TritonServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.stop(keeps_log=kind is not None and issubclass(kind, Exception))
 
     def start(self) -> None:
         """Start it and wait until all models are ready.
@@ -179,9 +172,11 @@ class TritonServer:
                 fix="Publish a model into it first",
             )
         for attempts_left in reversed(range(_START_ATTEMPTS)):
-            self._ports = _free_ports(self.options)
-            self._launch()
+            self._ports = free_ports(
+                self.options.http_port, self.options.grpc_port, self.options.metrics_port
+            )
             try:
+                self._launch()
                 self._wait_ready()
                 return
             except ExternalError:
@@ -193,8 +188,12 @@ class TritonServer:
                 raise
             self.stop()
 
-    def stop(self) -> None:
-        """Stop it by its own process number: asked first, killed after the exit timeout."""
+    def stop(self, *, keeps_log: bool = False) -> None:
+        """Stop it by its own process number: asked first, killed after the exit timeout.
+
+        Args:
+            keeps_log: Whether a temporary log stays though the server ended in order.
+        """
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -202,8 +201,13 @@ class TritonServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        for left_over in _SHM.glob(f"{self._region_prefix}*"):
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+        for left_over in SHARED_MEMORY.glob(f"{self._name}*"):
             left_over.unlink(missing_ok=True)
+        if self._process is not None and self._process.returncode in _ASKED and not keeps_log:
+            self._log.discard()
 
     def _has_crashed(self) -> bool:
         return self._process is not None and (self._process.poll() or 0) < 0
@@ -234,8 +238,8 @@ class TritonServer:
 
     def _shared_memory(self) -> Iterator[str]:
         for backend in ("python", *(path.name for path in sorted(OUR_BACKENDS.iterdir()))):
-            yield f"--backend-config={backend},shm-region-prefix-name={self._region_prefix}"
-            if shutil.disk_usage(_SHM).free > _PLENTY_BYTES:
+            yield f"--backend-config={backend},shm-region-prefix-name={self._name}"
+            if shutil.disk_usage(SHARED_MEMORY).free > _PLENTY_BYTES:
                 yield f"--backend-config={backend},shm-default-byte-size={_REGION_BYTES}"
 
     def _launch(self) -> None:
@@ -250,6 +254,8 @@ class TritonServer:
                 )
             except OSError as error:
                 raise self._failure(f"it cannot be run: {error}") from error
+        patience_s = self.options.exit_timeout_s + _GRACE_S
+        self._guard = Guard(self._process.pid, name=self._name, patience_s=patience_s)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + self.options.ready_deadline_s
@@ -263,42 +269,9 @@ class TritonServer:
             time.sleep(_POLL_S)
 
     def _failure(self, reason: str) -> ExternalError:
-        words = " / ".join(telling_lines(self.log_path))
+        words = self._log.telling_words()
         return ExternalError(
             f"tritonserver over {self.repository}",
             detail=f"{reason}{': ' if words else ''}{words}",
             fix=f"Read the whole log: {self.log_path}",
         )
-
-
-def _temporary_log() -> Path:
-    handle, name = tempfile.mkstemp(prefix="jettison-tritonserver-", suffix=".log")
-    os.close(handle)
-    return Path(name)
-
-
-def telling_lines(log: Path) -> list[str]:
-    """The lines of a server's log that say what is wrong, without what every machine without a GPU says."""
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    telling = [_plain(line) for line in lines if _TELLING.search(line) and not _NOISE.search(line)]
-    return list(dict.fromkeys(telling))[-_TELLING_LINES:]
-
-
-def _plain(line: str) -> str:
-    without_prefix = re.sub(r"^[EIW]\d{4} [\d:.]+ +\d+ \S+\] ?", "", line)
-    return re.sub(r"\s*\|\s*", " ", without_prefix).strip(' "')
-
-
-def _free_ports(options: ServerOptions) -> Ports:
-    wanted: Sequence[int | None] = (options.http_port, options.grpc_port, options.metrics_port)
-    with contextlib.ExitStack() as held:
-        ports = [port if port is not None else _free_port(held) for port in wanted]
-    return Ports(*ports)
-
-
-def _free_port(held: contextlib.ExitStack) -> int:
-    """A port that was free just now; held until all are chosen, so that they differ."""
-    listener = held.enter_context(socket.socket())
-    listener.bind((LOOPBACK, 0))
-    port: int = listener.getsockname()[1]
-    return port

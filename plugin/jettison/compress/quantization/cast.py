@@ -9,10 +9,8 @@ on an EfficientNet-Lite0 and a MiniLM nothing but two guards of divisions had to
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,25 +18,16 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.compress.passes import PassResult, Refusal, Workpiece
+from jettison.compress.quantization.islands import scorer_of, search
 from jettison.compress.quantization.layers import KINDS
 from jettison.compress.quantization.placement import LayerDecision
-from jettison.core.batching import fitting_batches, fixed_batch_size
+from jettison.core.batching import fitting_batches
 from jettison.core.errors import ModelError, SamplesError
 from jettison.core.samples import Samples
-from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import runner_of
-from jettison.evaluate.sqnr import SqnrMeter
-from jettison.graph.cast import (
-    IDLE_REASONS,
-    PAIRS,
-    CastPlan,
-    CastType,
-    cast_nodes,
-    largest_of,
-    plan_cast,
-    simulate_cast,
-    without_activation_pairs,
-)
+from jettison.graph.cast import cast_nodes, simulate_cast, without_activation_pairs
+from jettison.graph.cast_plan import IDLE_REASONS, CastPlan, plan_cast
+from jettison.graph.cast_types import PAIRS, CastType, largest_of
 from jettison.graph.model import input_specs, opset_of
 from jettison.graph.observe import Observation, observed
 from jettison.graph.opset import raise_opset
@@ -53,18 +42,6 @@ BFLOAT16_OPSET = 22
 STANDS_FOR_INFINITY = 1e30
 """Constants beyond this are no quantities: exporters write float32's lowest number for a masked logit."""
 
-SCORED_SAMPLES = 32
-"""Samples on which outputs are compared. Which 32 of 128 it is moves the SQNR by 0.2 to 0.7 dB (one standard
-deviation; EfficientNet-Lite0 and MiniLM, both types)."""
-
-LARGEST_SEARCH = 64
-"""Simulated trials at most: one culprit among 200 nodes takes about 20."""
-
-LEAST_GAIN = 0.2
-"""An island must take away this share of the noise (1 dB): it costs two casts and breaks a fusion."""
-
-_SMALL_ISLAND = 8
-"""Segments up to so many nodes are kept whole where no part of them does half as well."""
 _ONE_ELEMENT = 1 << 30
 _NAMED = 6
 
@@ -108,7 +85,7 @@ class CastModel(BaseModel):
         kept |= dict.fromkeys(found.islands, "its rounding shows in the outputs")
         result = cast_nodes(model, self.quantize, frozenset(kept))
         final = plan_cast(model, self.quantize, frozenset(kept))
-        notes = (*self._notes(piece, model), *found.notes(self), *_island_notes(kept))
+        notes = (*self._notes(piece, model), *found.notes(self.least_sqnr_db), *_island_notes(kept))
         simulation = simulate_cast(model, self.quantize, frozenset(kept)) if piece.target.is_gpu else None
         decisions = tuple(_decisions(model.graph, final, kept))
         return PassResult(result, layers=decisions, notes=notes, simulation=simulation)
@@ -258,108 +235,6 @@ def _extremes(view: ir.Model, names: Sequence[str], samples: Samples, piece: Wor
     return largest
 
 
-@dataclass
-class Scorer:
-    """How much of the outputs is noise when nodes are cast, by simulation; `trials` counts the runs."""
-
-    view: ir.Model
-    dtype: CastType
-    batches: tuple[Arrays, ...]
-    references: tuple[Arrays, ...]
-    threads: int = 0
-    trials: int = 0
-
-    def noise(self, keep_float: frozenset[str]) -> float | None:
-        """Noise over signal of the worst output, 0 to 1; None where no output is a float with a signal."""
-        self.trials += 1
-        simulated = simulate_cast(self.view, self.dtype, keep_float)
-        runner = runner_of(simulated, threads=self.threads, optimize=False)
-        meter = SqnrMeter()
-        for inputs, reference in zip(self.batches, self.references, strict=True):
-            meter.add(reference, runner.run(inputs))
-        return None if meter.db is None else _share(meter.db)
-
-
-def scorer_of(piece: Workpiece, view: ir.Model, samples: Samples, *, dtype: CastType) -> Scorer:
-    """A scorer against the piece's own outputs, on samples spread over all that there are."""
-    batch = fixed_batch_size(input_specs(view)) or 1
-    wanted = max(SCORED_SAMPLES // batch, 1)
-    step = max(samples.count // batch // wanted, 1)
-    fitting = fitting_batches(samples, input_specs(view))
-    batches = tuple(itertools.islice(fitting, 0, wanted * step, step))
-    original = without_activation_pairs(piece.model)
-    runner = runner_of(original, threads=piece.threads, optimize=False)
-    references = tuple(runner.run(inputs) for inputs in batches)
-    return Scorer(view, dtype, batches, references, piece.threads)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search ended with: the islands, in the order found, and the outputs' SQNR before and after."""
-
-    islands: tuple[str, ...] = ()
-    before_db: float | None = None
-    after_db: float | None = None
-    trials: int = 0
-
-    def notes(self, settings: CastModel) -> tuple[str, ...]:
-        """The figures in words."""
-        if self.after_db is None or self.before_db is None:
-            return ("no output is a floating point number with a signal: only ranges were checked",)
-        text = f"outputs at {self.after_db:.1f} dB of the float32 model's, simulated on calibration samples"
-        if self.islands:
-            text += f"; {self.before_db:.1f} dB without islands, which {self.trials} trials found"
-        if self.after_db >= settings.least_sqnr_db:
-            return (text,)
-        return (text, f"below the {settings.least_sqnr_db:g} dB asked for, and no small island would mend it")
-
-
-def search(scorer: Scorer, candidates: Sequence[str], kept: frozenset[str], *, least_db: float) -> Found:
-    """The islands that bring the outputs to `least_db`, found by halving the graph again and again.
-
-    Each round follows the part (first half, middle, last half) whose return to float32 takes most noise
-    away. Both ends of a loss (a sum and the difference behind it) often must return together, so a short
-    part is kept whole where its halves do not do half as well.
-    """
-    start = scorer.noise(kept)
-    if start is None:
-        return Found()
-    islands: list[str] = []
-    noise = start
-    while noise > _share(least_db) and scorer.trials < LARGEST_SEARCH:
-        rest = [name for name in candidates if name not in islands]
-        part, after = _culprit(scorer, rest, kept | set(islands), noise)
-        is_large = len(islands) + len(part) > max(len(candidates) // 2, 1)
-        if is_large or after > noise * (1 - LEAST_GAIN):
-            break
-        islands, noise = [*islands, *part], after
-    return Found(tuple(islands), _db(start), _db(noise), scorer.trials)
-
-
-def _culprit(
-    scorer: Scorer, part: Sequence[str], kept: frozenset[str], noise: float
-) -> tuple[Sequence[str], float]:
-    """The smallest part found whose return to float32 takes most of the noise away, and the noise then."""
-    after = 0.0
-    while len(part) > 1 and scorer.trials < LARGEST_SEARCH:
-        half, quarter = (len(part) + 1) // 2, len(part) // 4
-        parts = [part[:half], part[half:], *([part[quarter : quarter + half]] if quarter else [])]
-        tried = [scorer.noise(kept | set(smaller)) or 0.0 for smaller in parts]
-        best = min(range(len(parts)), key=tried.__getitem__)
-        if len(part) <= _SMALL_ISLAND and noise - tried[best] < (noise - after) / 2:
-            break
-        part, after = parts[best], tried[best]
-    return part, after
-
-
-def _share(db: float) -> float:
-    return float(10 ** (-db / 10))
-
-
-def _db(share: float) -> float:
-    return -10 * math.log10(max(share, 1e-15))
-
-
 def _island_notes(kept: Mapping[str, str]) -> list[str]:
     if not kept:
         return []
@@ -374,16 +249,28 @@ def _decisions(graph: ir.Graph, plan: CastPlan, kept: Mapping[str, str]) -> list
         name = node.name or ""
         stays = plan.kept.get(name, IDLE_REASONS[0]) not in IDLE_REASONS and node.op_type not in PAIRS
         if stays or (name in plan.slots and node.op_type in KINDS):
-            integers = any(value is not None and _is_dequantized(value) for value in node.inputs)
             where = "float32" if stays else plan.dtype
-            reason = f"integers carry it, {where} around it" if integers else f"computes in {where}"
+            carried = _carried(node, where)
+            reason = carried or f"computes in {where}"
             reason += f": {kept.get(name, plan.kept[name])}" if stays else ""
+            is_quantized = carried is not None or not stays
             decisions.append(
-                LayerDecision(node=name, kind=node.op_type, quantized=integers or not stays, reason=reason)
+                LayerDecision(node=name, kind=node.op_type, quantized=is_quantized, reason=reason)
             )
     return decisions
 
 
-def _is_dequantized(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type == "DequantizeLinear"
+def _carried(node: ir.Node, where: str) -> str | None:
+    """How a node computes whose inputs are quantized, in words; None where none is."""
+    producers = [value.producer() for value in node.inputs if value is not None]
+    stored = [
+        found.inputs[0].dtype
+        for found in producers
+        if found is not None and found.op_type == "DequantizeLinear" and found.inputs[0] is not None
+    ]
+    if ir.DataType.INT4 in stored:
+        return f"computes in {where} with INT4 weights"
+    if stored:
+        carrier = "FP8 carries it" if ir.DataType.FLOAT8E4M3FN in stored else "integers carry it"
+        return f"{carrier}, {where} around it"
+    return None

@@ -1,0 +1,36 @@
+"""`keep_float`: the layers that a recipe's patterns leave in float."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from jettison.compress.passes import Refusal
+from jettison.compress.quantization.layers import find_layers
+
+_NAMED = 20
+"""Layers that a refusal names at most."""
+
+
+def kept_layers(graph: ir.Graph, patterns: Sequence[str]) -> frozenset[str]:
+    """Names of the weighted layers that any of the shell patterns matches."""
+    names = _names(graph)
+    return frozenset(name for pattern in patterns for name in fnmatch.filter(names, pattern))
+
+
+def unmatched(graph: ir.Graph, patterns: Sequence[str]) -> Refusal | None:
+    """A refusal of the first pattern that matches no weighted layer, with the layers that there are."""
+    names = _names(graph)
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            return Refusal(
+                reasons=(f"keep_float: {pattern!r} matches no weighted layer",),
+                instead=f"Layers are {', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}",
+            )
+    return None
+
+
+def _names(graph: ir.Graph) -> list[str]:
+    return [layer.name for layer in find_layers(graph)]

@@ -1,0 +1,161 @@
+"""With --json every outcome is exactly one document on stdout; in words it is one sentence on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+
+import pytest
+
+from jettison.cli import run as run_verb
+from jettison.cli.console import print_error
+from jettison.cli.endings import Terminated
+from jettison.cli.main import main
+from jettison.cli.verbs import VERBS
+from jettison.core.errors import ExternalError, MissingError
+
+SETTINGS = ("model.onnx", "--calibration", "c.npz", "--target", "cpu", "-o", "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "words"),
+    [
+        (("run",), "jettison run", "Missing argument"),
+        (("run", "recipe.yaml", "--nope"), "jettison run", "--nope"),
+        (("compress", "model.onnx"), "jettison compress", "--calibration"),
+        (("compress", *SETTINGS, "--threads", "-1"), "jettison compress", "'--threads'"),
+        (("compress", *SETTINGS, "--tolerance", "much"), "jettison compress", "'--tolerance'"),
+        (("compress", "--threads"), "jettison compress", "requires an argument"),
+        (("serve", ".", "--deadline", "0"), "jettison serve", "'--deadline'"),
+        (("doctor", "more"), "jettison doctor", "more"),
+        (("dcotor",), "jettison", "No such command 'dcotor'"),
+        ((), "jettison", "--json"),
+    ],
+)
+def test_usage_error_is_one_document(jettison, arguments, what, words):
+    answer = jettison(*arguments[:1], "--json", *arguments[1:])
+    error = answer.document["error"]
+    assert answer.code == 2
+    assert error["what"] == what
+    assert error["fix"] == f"Run: {what} --help"
+    assert words in error["detail"]
+    assert f"error: {what}: {error['detail']}. {error['fix']}" in answer.err
+
+
+def test_usage_error_in_words_leaves_stdout_empty(jettison):
+    answer = jettison("run")
+    assert (answer.code, answer.out) == (2, "")
+    assert "error: jettison run: Missing argument" in answer.err
+
+
+def test_usage_error_does_not_speak_pydantic(jettison):
+    """Newer typers check values by pydantic; older ones have words of their own."""
+    words = jettison("compress", *SETTINGS, "--tolerance", "much").err
+    assert "much" in words
+    assert "parse string" not in words
+
+
+def dying(error):
+    def walk(*_):
+        raise error
+
+    return walk
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "what"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Terminated(), 143, "interrupted"),
+        (RuntimeError("a bug"), 70, "a defect of Jettison"),
+        (MissingError("preflight", detail="it is not there", fix="Bring it"), 3, "preflight"),
+        (ExternalError("tritonserver", detail="it is gone", fix="Look"), 4, "tritonserver"),
+        (PermissionError(13, "Permission denied", "/nowhere"), 2, "/nowhere"),
+    ],
+)
+def test_whatever_ends_a_verb_is_one_document(jettison, recipe, monkeypatch, error, code, what):
+    monkeypatch.setattr(run_verb, "walk", dying(error))
+    answer = jettison("run", recipe, "--json")
+    assert answer.code == code
+    assert set(answer.document["error"]) == {"what", "detail", "fix"}
+    assert answer.document["error"]["what"] == what
+
+
+def test_defect_is_told_with_its_type_and_its_traceback(jettison, recipe, monkeypatch):
+    monkeypatch.setattr(run_verb, "walk", dying(KeyError("lost")))
+    answer = jettison("run", recipe, "--json")
+    assert answer.document["error"]["detail"] == "KeyError: 'lost'"
+    assert "Report it" in answer.document["error"]["fix"]
+    assert "Traceback (most recent call last)" in answer.err
+    assert jettison("run", recipe).out == ""
+
+
+def test_interrupt_without_json_is_silent(jettison, recipe, monkeypatch):
+    monkeypatch.setattr(run_verb, "walk", dying(KeyboardInterrupt()))
+    answer = jettison("run", recipe)
+    assert (answer.code, answer.out, answer.err) == (130, "", "")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_functions_of_the_user_print_stays_off_stdout(jettison, recipe, monkeypatch, as_json):
+    module = types.ModuleType("chatty_metric")
+
+    def metric(outputs, labels):
+        sys.stdout.write("scoring\n")
+        return (next(iter(outputs.values())).argmax(axis=1) == labels).astype(float)
+
+    module.metric = metric
+    monkeypatch.setitem(sys.modules, "chatty_metric", module)
+    recipe.write_text(recipe.read_text().replace("metric: top1", 'metric: "chatty_metric:metric"'))
+    answer = jettison("run", recipe, *(["--json"] if as_json else []))
+    assert answer.code == 0
+    assert "scoring" in answer.err
+    assert "scoring" not in answer.out
+    if as_json:
+        assert answer.document["chosen"] == "int8"
+
+
+def test_interrupt_while_modules_are_loaded_is_one_document(jettison, monkeypatch):
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "jettison.cli.verbs":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "jettison.cli.verbs")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    answer = jettison("doctor", "--json")
+    assert answer.code == 130
+    assert answer.document["error"]["what"] == "interrupted"
+
+
+def test_closed_stdout_is_no_defect(monkeypatch, capfd):
+    """As in `jettison doctor --json | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "argv", ["jettison", "doctor", "--json"])
+    closed = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stdout", closed)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capfd.readouterr().err == ""
+    monkeypatch.undo()
+    with pytest.raises(BrokenPipeError):
+        closed.close()
+
+
+def test_document_that_cannot_be_written_does_not_hide_the_error(monkeypatch, capsys):
+    class Full:
+        def write(self, _):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Full())
+        print_error(MissingError("preflight", detail="it is not there", fix="Bring it"), as_json=True)
+    assert "preflight: it is not there. Bring it" in capsys.readouterr().err
+
+
+def test_every_verb_takes_json(jettison):
+    for verb in VERBS:
+        assert "--json" in jettison(verb.__name__, "--help").out

@@ -1,0 +1,96 @@
+"""The table for a GPU target: what TensorRT said of each variant, or why it said nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jettison.cli.tables import print_result
+from jettison.core.targets import parse_target
+from jettison.engines.tensorrt import preflight as asking
+from jettison.engines.tensorrt.exchange import CompileAnswer
+from jettison.pipeline.results import BaselineResult, TargetResult, VariantResult
+
+
+def result(**fields):
+    variant = VariantResult(**{"name": "int8", "path": Path("int8.onnx"), "accepted": True} | fields)
+    baseline = BaselineResult(path=Path("model.onnx"), size_bytes=1 << 20, score=0.9, latency_ms=None)
+    return TargetResult(
+        model="small", target="sm89", baseline=baseline, variants=(variant,), chosen="int8", evaluations=1,
+        seconds=1.0, peak_rss_bytes=1, metric="top1", evaluation_samples=100,
+    )  # fmt: skip
+
+
+def printed(capsys, **fields):
+    print_result(result(**fields))
+    return capsys.readouterr().out
+
+
+def row(text):
+    return next(line for line in text.splitlines() if line.startswith("│ int8"))
+
+
+def not_installed(monkeypatch):
+    monkeypatch.setattr(asking, "find_module", lambda: None)
+
+
+def not_loading(monkeypatch):
+    def child(request, **_):
+        request.answer.write_text(CompileAnswer(built=False, missing="libcuda.so.1").model_dump_json())
+        return subprocess.CompletedProcess([], 0, stderr="")
+
+    monkeypatch.setattr(asking, "find_module", lambda: "tensorrt_rtx")
+    monkeypatch.setattr(asking, "_run_child", child)
+
+
+def crashing(monkeypatch):
+    monkeypatch.setattr(asking, "find_module", lambda: "tensorrt_rtx")
+    dead = subprocess.CompletedProcess([], -11, stderr="")
+    monkeypatch.setattr(asking, "_run_child", lambda *_, **__: dead)
+
+
+def hanging(monkeypatch):
+    def child(*_, limit_s, **__):
+        raise subprocess.TimeoutExpired("compiler", limit_s)
+
+    monkeypatch.setattr(asking, "find_module", lambda: "tensorrt_rtx")
+    monkeypatch.setattr(asking, "_run_child", child)
+
+
+@pytest.mark.parametrize(
+    ("world", "words", "note"),
+    [
+        (not_installed, "not installed", "TensorRT's compiler is not installed. Run: pip install"),
+        (not_loading, "does not load", "tensorrt_rtx is installed but does not load: libcuda.so.1"),
+        (crashing, "crashed", "TensorRT's compiler crashed (SIGSEGV)"),
+        (hanging, "no answer", "the compiler gave no answer within 600 s"),
+    ],
+)
+def test_silence_of_the_compiler_is_told_with_its_reason(tmp_path, monkeypatch, capsys, world, words, note):
+    world(monkeypatch)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    report = asking.preflight(tmp_path / "model.onnx", parse_target("sm89"))
+    text = printed(capsys, compiles=report.compiles, notes=("a note of a pass", *report.notes))
+    assert words in row(text)
+    assert f"note: {note}" in " ".join(text.split())
+    assert "a note of a pass" not in text
+
+
+def test_nobody_asked(capsys):
+    assert "not asked" in row(printed(capsys, notes=("8 nodes kept in float32: a crashed one",)))
+
+
+def test_refusal_of_the_compiler_is_told_beneath_the_table(capsys):
+    reason = "does not compile for the target: INVALID_NODE for ConvTranspose at /up/0: [unsupported] groups"
+    text = printed(capsys, compiles=False, accepted=False, reasons=(reason,))
+    assert "refuses" in row(text)
+    assert f"int8: {reason}" in " ".join(text.split())
+
+
+def test_variant_that_a_pass_refused_was_never_to_be_compiled(capsys):
+    cells = row(printed(capsys, path=None, accepted=False, reasons=("refused: it does not apply",))).split(
+        "│"
+    )
+    assert [cell.strip() for cell in cells[8:11]] == ["", "", "refused"]

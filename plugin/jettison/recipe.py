@@ -23,8 +23,11 @@ from pydantic import (
 
 from jettison.compress.passes import Pass
 from jettison.compress.quantization.cast import CastBfloat16, CastFloat16
+from jettison.compress.quantization.float8 import QuantizeFloat8
+from jettison.compress.quantization.modelopt import QuantizeModelopt
 from jettison.compress.quantization.partial import QuantizePartial
 from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
+from jettison.compress.quantization.weight_only import QuantizeInt4
 from jettison.core.errors import RecipeError, TargetError
 from jettison.core.strict_yaml import load_yaml
 from jettison.core.targets import Target, parse_target
@@ -37,8 +40,15 @@ PASSES: dict[tuple[str, str], type[BaseModel]] = {
     ("quantize", "dynamic"): QuantizeDynamic,
     ("quantize", "float16"): CastFloat16,
     ("quantize", "bfloat16"): CastBfloat16,
+    ("quantize", "float8"): QuantizeFloat8,
+    ("quantize", "int4"): QuantizeInt4,
 }
 """Each pass by its verb and kind, as in `{quantize: full}`."""
+
+BACKENDS: dict[tuple[str, str, str], type[BaseModel]] = {
+    ("quantize", "full", "modelopt"): QuantizeModelopt,
+}
+"""Other makers of a pass's result, by its verb, kind and `backend`."""
 
 SEARCHING: tuple[type[BaseModel], ...] = (QuantizePartial,)
 """Passes whose result depends on joint evaluations: on search samples, metric, tolerance and machine."""
@@ -78,8 +88,22 @@ def _pass_of(value: object) -> Pass:
         near = difflib.get_close_matches(spelled, every, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise ImpossibleValueError(f"there is no pass {spelled}", fix=f"{hint}Passes are {', '.join(every)}")
+    if "backend" in value:
+        known = _backend_of(value, str(verb), spelled)
     _check_keys(value, known, spelled)
     return known.model_validate(value)  # type: ignore[return-value]
+
+
+def _backend_of(value: Mapping[object, object], verb: str, spelled: str) -> type[BaseModel]:
+    """The pass that stands in for the one of that verb and kind."""
+    there = {key[2]: found for key, found in BACKENDS.items() if key[:2] == (verb, str(value[verb]))}
+    found = there.get(str(value["backend"]))
+    if found is None:
+        raise ImpossibleValueError(
+            f"{spelled} has no backend {shown(value['backend'])}",
+            fix=f"Leave it out for Jettison's own{''.join(f', or write backend: {name}' for name in there)}",
+        )
+    return found
 
 
 def _check_keys(value: Mapping[object, object], known: type[BaseModel], spelled: str) -> None:

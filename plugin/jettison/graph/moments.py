@@ -1,0 +1,59 @@
+"""A copy of a graph that reports second moments of activations, block by block along their last axis.
+
+    H_g = sum over rows of x_g x_g^T        x_g: the elements of a row that block g holds
+
+They are summed in the graph, so that not one activation leaves the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from jettison.graph.clean import remove_unused
+from jettison.graph.qdq import Editor
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Which moments to report: of a value whose last axis has `width` elements, in blocks that divide it."""
+
+    value: str
+    width: int
+    block: int
+
+    @property
+    def output(self) -> str:
+        """The output that holds them: float32, (width / block, block, block)."""
+        return f"{self.value}:moments{self.block}"
+
+
+def with_moments(model: ir.Model, moments: Sequence[Moment]) -> ir.Model:
+    """A copy whose outputs are the moments only; all that these do not need is gone, weights are shared."""
+    copy = model.clone()
+    editor = Editor(copy)
+    outputs = [_sum(editor, moment) for moment in moments]
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(outputs)
+    remove_unused(copy)
+    return copy
+
+
+def _sum(editor: Editor, moment: Moment) -> ir.Value:
+    stem, source = moment.output, editor.values[moment.value]
+    sizes = np.array([-1, moment.width // moment.block, moment.block], np.int64)
+    shape = editor.constant(f"{stem}:shape", sizes)
+    rows = _append(editor.graph, ir.node("Reshape", [source, shape]), f"{stem}:rows")
+    left = _append(editor.graph, ir.node("Transpose", [rows], {"perm": [1, 2, 0]}), f"{stem}:left")
+    right = _append(editor.graph, ir.node("Transpose", [rows], {"perm": [1, 0, 2]}), f"{stem}:right")
+    return _append(editor.graph, ir.node("MatMul", [left, right]), stem)
+
+
+def _append(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
+    node.name = node.outputs[0].name = name
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    graph.append(node)
+    return node.outputs[0]

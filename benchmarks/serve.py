@@ -35,11 +35,11 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from jettison.core import dtypes
+from jettison.core.environments import cache_folder
 from jettison.core.tensors import Arrays, TensorSpec
 from jettison.triton.client import TritonRunner
 from jettison.triton.publish import Release, publish
 from jettison.triton.region import LEAST_BYTES
-from jettison.triton.runtime import cache_folder
 from jettison.triton.server import TritonServer, find_server
 from jettison.triton.serving import Serving, config_of
 

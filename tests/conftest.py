@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from jettison.core.environments import cache_folder
 from jettison.triton.interpreters import Interpreter, find_interpreter
-from jettison.triton.runtime import Installation, cache_folder, make_runtime
+from jettison.triton.runtime import Installation, make_runtime
 
 settings.register_profile("jettison", deadline=None)  # a shared machine may stop for longer than any example
 settings.load_profile("jettison")

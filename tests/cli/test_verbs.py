@@ -11,10 +11,10 @@ from jettison.cli import preflight as preflight_verb
 from jettison.cli import serve as serve_verb
 from jettison.cli.endings import Terminated
 from jettison.cli.verbs import app
+from jettison.core.environments import MARKER_NAME
 from jettison.core.errors import ExternalError
 from jettison.core.targets import parse_target
 from jettison.engines.tensorrt.preflight import preflight
-from jettison.triton.runtime import MARKER_NAME
 
 
 def test_publish_gives_growing_versions_and_absolute_paths(jettison, workspace, monkeypatch):

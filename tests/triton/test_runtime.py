@@ -13,7 +13,7 @@ import pytest
 from jettison.core.errors import ExternalError, MissingError
 from jettison.triton import runtime
 from jettison.triton.interpreters import SERVER, Interpreter, find_interpreter
-from jettison.triton.runtime import cache_folder, is_ready, make_runtime, runtime_folder
+from jettison.triton.runtime import is_ready, make_runtime, runtime_folder
 
 
 def fake_python(
@@ -54,13 +54,6 @@ def nothing(_: str) -> None:
 def on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-
-
-def test_cache_folder_honours_its_variables_in_order() -> None:
-    home = Path("/home/u")
-    assert cache_folder({}, home) == Path("/home/u/.cache/jettison")
-    assert cache_folder({"XDG_CACHE_HOME": "/x"}, home) == Path("/x/jettison")
-    assert cache_folder({"XDG_CACHE_HOME": "/x", "JETTISON_CACHE": "/j"}, home) == Path("/j")
 
 
 def test_the_running_python_is_taken_first(tmp_path: Path) -> None:

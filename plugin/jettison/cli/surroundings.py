@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from jettison.core.environments import cache_folder as cache_folder_of
 from jettison.core.progress import Reporter
 from jettison.pipeline.run import Surroundings
-from jettison.triton.runtime import cache_folder as cache_folder_of
 
 _CPU_INFO = Path("/proc/cpuinfo")
 

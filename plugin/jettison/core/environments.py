@@ -20,9 +20,10 @@ from jettison.core.errors import ExternalError
 from jettison.core.files import write_bytes
 
 MARKER_NAME = "ready.json"
-_PIP = (
+PIP = (
     "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", "--only-binary", ":all:",
 )  # fmt: skip
+"""Arguments to Python before what to install."""
 
 Say = Callable[[str], None]
 """Called with what is being done now."""
@@ -100,17 +101,23 @@ def _build(folder: Path, blueprint: Blueprint, progress: Say) -> None:
         shutil.rmtree(folder)
     progress(f"making a virtual environment with Python {blueprint.version}")
     what = f"the {blueprint.name} environment"
-    _call([str(blueprint.python), "-m", "venv", str(folder)], f"making {what}", blueprint)
+    room = f"it takes about {blueprint.size}"
+    call([str(blueprint.python), "-m", "venv", str(folder)], f"making {what}", room=room)
     for arguments in blueprint.installs:
         named = [argument for argument in arguments if not argument.startswith("-")]
         progress(f"installing {' '.join(named)}")
-        command = [str(python_of(folder)), *_PIP, *arguments]
-        _call(command, f"installing {named[-1]} into {what}", blueprint)
+        command = [str(python_of(folder)), *PIP, *arguments]
+        call(command, f"installing {named[-1]} into {what}", room=room)
     marker = {"installs": blueprint.installs, "python": blueprint.version}
     write_bytes(folder / MARKER_NAME, json.dumps(marker, indent=1).encode())
 
 
-def _call(command: Sequence[str], what: str, blueprint: Blueprint) -> None:
+def call(command: Sequence[str], what: str, *, room: str) -> None:
+    """Run venv or pip; `room` tells on a full disk how much it takes.
+
+    Raises:
+        ExternalError: It failed; the message has its own words.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()
@@ -118,16 +125,16 @@ def _call(command: Sequence[str], what: str, blueprint: Blueprint) -> None:
         raise ExternalError(
             what,
             detail=" / ".join(errors[-3:]) or f"exit status {done.returncode}",
-            fix=_advice(done.stderr + done.stdout, blueprint),
+            fix=_advice(done.stderr + done.stdout, room),
         )
 
 
-def _advice(words: str, blueprint: Blueprint) -> str:
+def _advice(words: str, room: str) -> str:
     """What helps, by what venv or pip said."""
     known = {
         "ensurepip is not available": "Install the package that brings it, such as python3-venv",
         "No module named venv": "Install the package that brings it, such as python3-venv",
-        "No space left on device": f"Free some space: it takes about {blueprint.size}",
+        "No space left on device": f"Free some space: {room}",
         "No matching distribution": "Check that the package index is reachable and complete",
     }
     found = next((fix for sign, fix in known.items() if sign in words), None)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from jettison.graph.clean import remove_unused
+from jettison.graph.observe import append
 from jettison.graph.qdq import Editor
 
 
@@ -46,14 +47,8 @@ def _sum(editor: Editor, moment: Moment) -> ir.Value:
     stem, source = moment.output, editor.values[moment.value]
     sizes = np.array([-1, moment.width // moment.block, moment.block], np.int64)
     shape = editor.constant(f"{stem}:shape", sizes)
-    rows = _append(editor.graph, ir.node("Reshape", [source, shape]), f"{stem}:rows")
-    left = _append(editor.graph, ir.node("Transpose", [rows], {"perm": [1, 2, 0]}), f"{stem}:left")
-    right = _append(editor.graph, ir.node("Transpose", [rows], {"perm": [1, 0, 2]}), f"{stem}:right")
-    return _append(editor.graph, ir.node("MatMul", [left, right]), stem)
-
-
-def _append(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
-    node.name = node.outputs[0].name = name
-    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    graph.append(node)
-    return node.outputs[0]
+    graph = editor.graph
+    rows = append(graph, "Reshape", [source, shape], f"{stem}:rows")
+    left = append(graph, "Transpose", [rows], f"{stem}:left", perm=(1, 2, 0))
+    right = append(graph, "Transpose", [rows], f"{stem}:right", perm=(1, 0, 2))
+    return append(graph, "MatMul", [left, right], stem)

@@ -116,7 +116,7 @@ def append(
     name: str,
     *,
     dtype: ir.DataType = ir.DataType.FLOAT,
-    **attributes: int,
+    **attributes: int | tuple[int, ...],
 ) -> ir.Value:
     """The output, of that name, of a new node at the graph's end."""
     node = ir.node(operator, inputs, attributes, name=name)

@@ -67,7 +67,7 @@ def _write(found: Explanation, path: Path) -> None:
 def _explanation(court: Court, subject: Subject, *, looks: bool) -> Explanation:
     decides = True if court.metric.name in _DECIDING else None
     reporter, threads = court.steps.reporter, court.steps.threads
-    variant = _runner(subject, threads)
+    variant = subject.file.runner(threads=threads, optimize=not subject.target.is_gpu)
     decisions = explain_decisions(
         variant,
         court.samples,
@@ -85,13 +85,6 @@ def _explanation(court: Court, subject: Subject, *, looks: bool) -> Explanation:
             progress=reporter(f"comparing what {subject.name} looks at"),
         )
     return Explanation(layers=_layers(court, subject), decisions=decisions, saliency=saliency)
-
-
-def _runner(subject: Subject, threads: int) -> OnnxRuntimeRunner:
-    """The variant as it is scored: by this machine's kernels, or in exact arithmetic for a GPU."""
-    is_gpu, file = subject.target.is_gpu, subject.file
-    path = file.simulation if is_gpu and file.simulation is not None else file.path
-    return OnnxRuntimeRunner(path, threads=threads, optimize=not is_gpu)
 
 
 def _layers(court: Court, subject: Subject) -> tuple[LayerReport, ...]:

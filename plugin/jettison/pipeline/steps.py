@@ -57,6 +57,14 @@ class ModelFile:
     lineage: Lineage
     simulation: Path | None = None
 
+    def runner(self, *, threads: int, optimize: bool) -> OnnxRuntimeRunner:
+        """What the model is scored by: this machine's kernels, or exact arithmetic (unoptimized)."""
+        return OnnxRuntimeRunner(self.scored_path(optimize=optimize), threads=threads, optimize=optimize)
+
+    def scored_path(self, *, optimize: bool) -> Path:
+        """The file that is scored: in exact arithmetic the simulation, where there is one."""
+        return self.path if optimize or self.simulation is None else self.simulation
+
 
 @dataclass(frozen=True)
 class VariantFile:
@@ -200,7 +208,7 @@ class Steps:
         self, file: ModelFile, samples: Samples, metric: Metric, *, reference: LazyReference, optimize: bool
     ) -> Scores:
         """A variant's scores against the baseline, by the kernels or (unoptimized) in exact arithmetic."""
-        path = file.path if optimize or file.simulation is None else file.simulation
+        path = file.scored_path(optimize=optimize)
         scored = file.digest if path == file.path else model_digest(path)
         parents = (scored, reference.file.digest, samples.sha256)
         settings = f"{metric.identity} {f'kernel {self.machine}' if optimize else 'simulation'}"
@@ -208,7 +216,7 @@ class Steps:
         report = self.reporter("evaluating")
 
         def build(stage: Path) -> None:
-            runner = OnnxRuntimeRunner(path, threads=self.threads, optimize=optimize)
+            runner = file.runner(threads=self.threads, optimize=optimize)
             found = score(runner, samples, metric=metric, reference=reference.get(), progress=report)
             write_scores(found, stage / "scores.npz")
 

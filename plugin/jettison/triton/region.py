@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from jettison.core.errors import ExternalError
+from jettison.triton.server_guard import SHARED_MEMORY
 
 Array = np.ndarray[Any, Any]
 
@@ -31,7 +31,6 @@ _ALIGNMENT = 64
 _UNREGISTER_DEADLINE_S = 1.0
 """The server lets a region go a moment after it has answered the last request that used it."""
 _PAUSE_S = 0.005
-_SHM = Path("/dev/shm")  # noqa: S108 (where Linux keeps shared memory, not a scratch folder)
 _MARGIN_BYTES = 16 << 20
 """Left to others: a container has 64 MiB by default."""
 
@@ -143,8 +142,8 @@ class Region:
 
 def _check_room(size: int) -> None:
     """Refuse what does not fit: memory that cannot be backed kills the process that writes to it."""
-    if shutil.disk_usage(_SHM).free < size + _MARGIN_BYTES:
-        raise OSError(errno.ENOSPC, "too little shared memory", str(_SHM))
+    if shutil.disk_usage(SHARED_MEMORY).free < size + _MARGIN_BYTES:
+        raise OSError(errno.ENOSPC, "too little shared memory", str(SHARED_MEMORY))
 
 
 def _aligned(size: int) -> int:

@@ -9,34 +9,22 @@ tritonserver 2.51 has known vulnerabilities: it is for a developer's machine, bo
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jettison.core.errors import ExternalError
+from jettison.core.environments import MARKER_NAME, PIP, Say, call, locked, python_of
 from jettison.core.files import sha256_of, staged_folder, write_bytes
 from jettison.triton.interpreters import SERVER, Interpreter
 
-MARKER_NAME = "ready.json"
 OUR_BACKENDS = Path(__file__).parent / "backends"
-_ADVICE = {
-    "ensurepip is not available": "Install the package that brings it, such as python3-venv",
-    "No module named venv": "Install the package that brings it, such as python3-venv",
-    "No space left on device": "Free some space: the runtime takes 320 MB",
-    "No matching distribution": "Check that the package index is reachable and complete",
-}
-
+_ROOM = "the runtime takes 320 MB"
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 """glibc keeps request-sized blocks instead of mapping fresh pages for each: 0.2 ms of processor time less for
 a request of 600 KB (0.73 to 0.53 over gRPC, 0.93 to 0.75 over HTTP). Chosen by benchmarks/serve.py."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,13 +39,6 @@ class Installation:
     environment: Mapping[str, str]
 
 
-def cache_folder(environment: Mapping[str, str], home: Path) -> Path:
-    """Where Jettison caches: `$JETTISON_CACHE`, else `$XDG_CACHE_HOME/jettison`, else `~/.cache/jettison`."""
-    if own := environment.get("JETTISON_CACHE"):
-        return Path(own)
-    return Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "jettison"
-
-
 def runtime_folder(cache: Path, interpreter: Interpreter) -> Path:
     """The runtime's folder, named by the hash of all that it is made of."""
     parts = [SERVER, *interpreter.requirements, interpreter.version, str(interpreter.path.resolve())]
@@ -69,7 +50,7 @@ def is_ready(folder: Path) -> bool:
     return (folder / MARKER_NAME).is_file()
 
 
-def make_runtime(cache: Path, interpreter: Interpreter, *, progress: Progress) -> Installation:
+def make_runtime(cache: Path, interpreter: Interpreter, *, progress: Say) -> Installation:
     """The runtime in the cache, built first where it is missing or half-built (about 320 MB, once).
 
     Raises:
@@ -78,55 +59,25 @@ def make_runtime(cache: Path, interpreter: Interpreter, *, progress: Progress) -
     """
     folder = runtime_folder(cache.absolute(), interpreter)
     if not is_ready(folder):
-        with _locked(folder):
+        with locked(folder):
             if not is_ready(folder):
                 _build(folder, interpreter, progress)
     return _installation(folder, interpreter)
 
 
-def _build(folder: Path, interpreter: Interpreter, progress: Progress) -> None:
+def _build(folder: Path, interpreter: Interpreter, progress: Say) -> None:
     if folder.exists():
         progress("removing a half-built runtime")
         shutil.rmtree(folder)
     progress(f"making a virtual environment with Python {interpreter.version}")
-    _call([str(interpreter.path), "-m", "venv", str(folder)], "making the runtime's virtual environment")
-    pip = [
-        str(folder / "bin" / "python"),
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--quiet",
-        "--only-binary",
-        ":all:",
-    ]
+    venv = [str(interpreter.path), "-m", "venv", str(folder)]
+    call(venv, "making the runtime's virtual environment", room=_ROOM)
     for requirements in ([*interpreter.requirements], ["--no-deps", SERVER]):
         progress(f"installing {' '.join(name for name in requirements if not name.startswith('-'))}")
-        _call([*pip, *requirements], f"installing {requirements[-1]} into the runtime")
+        command = [str(python_of(folder)), *PIP, *requirements]
+        call(command, f"installing {requirements[-1]} into the runtime", room=_ROOM)
     marker = {"server": SERVER, "requirements": interpreter.requirements, "python": interpreter.version}
     write_bytes(folder / MARKER_NAME, json.dumps(marker, indent=1).encode())
-
-
-def _call(command: Sequence[str], what: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        errors = [line for line in words if "ERROR" in line or "rror:" in line] or words
-        advice = next((fix for sign, fix in _ADVICE.items() if sign in done.stderr + done.stdout), None)
-        raise ExternalError(
-            what,
-            detail=" / ".join(errors[-3:]) or f"exit status {done.returncode}",
-            fix=advice or "Check the network and pip's settings, then run it again",
-        )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _installation(folder: Path, interpreter: Interpreter) -> Installation:
@@ -153,7 +104,7 @@ def _backends(folder: Path, server: Path, interpreter: Interpreter) -> Path:
     sources = sorted(OUR_BACKENDS.glob("*/*.py"))
     target = folder / f"backends-{_digest([f'{path.parent.name} {sha256_of(path)}' for path in sources])}"
     if not target.is_dir():
-        with _locked(folder):
+        with locked(folder):
             if not target.is_dir():
                 _assemble(target, server, interpreter, sources)
     return target

@@ -16,10 +16,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
+from jettison.core.environments import Say
 from jettison.core.errors import ExternalError, InputError, RepositoryError
 from jettison.triton.health import is_server_ready
 from jettison.triton.interpreters import find_interpreter
-from jettison.triton.runtime import OUR_BACKENDS, Installation, Progress, make_runtime
+from jettison.triton.runtime import OUR_BACKENDS, Installation, make_runtime
 from jettison.triton.server_guard import MARK, SHARED_MEMORY, Guard
 from jettison.triton.server_log import ServerLog
 from jettison.triton.server_ports import LOOPBACK, Ports, free_ports
@@ -62,7 +63,7 @@ def find_server(
     which: Callable[[str], str | None],
     cache: Path,
     python: Path,
-    progress: Progress,
+    progress: Say,
 ) -> Installation:
     """The server to use: the given program, else `tritonserver` on the search path, else the runtime.
 

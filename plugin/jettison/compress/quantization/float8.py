@@ -27,11 +27,11 @@ from jettison.compress.quantization.float8_scales import (
     activation_scale,
     stored_weight,
 )
-from jettison.compress.quantization.keep_float import kept_layers, unmatched
+from jettison.compress.quantization.keep_float import kept_layers
 from jettison.compress.quantization.layers import Layer, find_layers
 from jettison.compress.quantization.placement import LayerDecision, Placement
 from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
-from jettison.compress.quantization.quantize import refuse_quantized
+from jettison.compress.quantization.refusals import refuse_unfit, without_layers
 from jettison.core.samples import Samples
 from jettison.core.targets import CAPABILITIES, Target
 from jettison.graph.edit import constant_of
@@ -63,19 +63,14 @@ class QuantizeFloat8(BaseModel):
 
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses targets without FP8, a model without a layer for it, and names that match none."""
-        refusal = (
-            _target_refusal(piece.target)
-            or refuse_quantized(piece.model.graph)
-            or unmatched(piece.model.graph, self.keep_float)
-        )
+        refusal = _target_refusal(piece.target) or refuse_unfit(piece.model.graph, self.keep_float)
         if refusal is not None:
             return refusal
         decisions = self.placement(piece).layers
         if any(decision.quantized for decision in decisions):
             return None
-        reasons = sorted({f"{decision.kind}: {decision.reason}" for decision in decisions})
-        return Refusal(
-            reasons=tuple(reasons) or ("the model has no layer with constant weights",),
+        return without_layers(
+            ((decision.kind, decision.reason) for decision in decisions),
             instead="Use {quantize: full} or {quantize: float16} on the float32 original",
         )
 

@@ -23,7 +23,7 @@ from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.compress.quantization.layers import Layer, find_layers
 from jettison.compress.quantization.modelopt_environment import COMMAND, MODELOPT, find_python
 from jettison.compress.quantization.placement import LayerDecision
-from jettison.compress.quantization.quantize import refuse_quantized
+from jettison.compress.quantization.refusals import refuse_quantized, without_layers
 from jettison.core.batching import fitting_batches
 from jettison.core.errors import ExternalError, MissingError
 from jettison.core.progress import Progress, silent
@@ -86,9 +86,8 @@ class QuantizeModelopt(BaseModel):
         layers = list(find_layers(piece.model.graph))
         if any(layer.refusal is None for layer in layers):
             return None
-        reasons = sorted({f"{layer.kind}: {layer.refusal}" for layer in layers})
-        return Refusal(
-            reasons=tuple(reasons) or ("the model has no layer with constant weights",),
+        return without_layers(
+            ((layer.kind, layer.refusal) for layer in layers),
             instead="Serve it in float, or try {quantize: float16}",
         )
 

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.compress.passes import Figures, Measurement, PassResult, Refusal, Workpiece
+from jettison.compress.quantization.keep_float import kept_layers
 from jettison.compress.quantization.material import Material, gather
 from jettison.compress.quantization.objective import UNITS, Objective
 from jettison.compress.quantization.quantize import QuantizeFull
@@ -51,7 +52,7 @@ class QuantizePartial(BaseModel):
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with the chosen layers in integers; notes tell the front and how it was chosen."""
-        kept = QuantizeFull(keep_float=self.keep_float).kept(piece)
+        kept = kept_layers(piece.model.graph, self.keep_float)
         material = gather(piece, samples, self.ranges, kept, objective=self.objective)
         search = Search(material.order, material.damages, material.cost)
         everything = search.price(frozenset(material.order))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from typing import Literal
 
 import onnx_ir as ir
@@ -10,33 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.compress.quantization.dynamic import dynamic_layers, quantize_dynamically
+from jettison.compress.quantization.keep_float import kept_layers
 from jettison.compress.quantization.layers import find_layers
 from jettison.compress.quantization.placement import Dialect, Placement
 from jettison.compress.quantization.placement_cpu import place_for_cpu
 from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
 from jettison.compress.quantization.ranges import RangeMethod
+from jettison.compress.quantization.refusals import refuse_quantized, refuse_unfit, without_layers
 from jettison.compress.quantization.static import RangeChoice, quantize_static
 from jettison.core.samples import Samples
 
 _PLACES = {"cpu": place_for_cpu, "tensorrt": place_for_tensorrt}
-_QUANTIZED = frozenset(
-    {
-        "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits",
-        "QLinearConv", "QLinearMatMul", "QuantizeLinear",
-    }
-)  # fmt: skip
 _HALF = "Quantize the float32 original; cast to float16 afterwards, or use {quantize: float16} alone"
-
-
-def refuse_quantized(graph: ir.Graph) -> Refusal | None:
-    """Refuses a model that somebody quantized before: its float weights are lost."""
-    count = sum(node.op_type in _QUANTIZED for node in graph.all_nodes())
-    if not count:
-        return None
-    return Refusal(
-        reasons=(f"the model is quantized already: it has {count} nodes such as QuantizeLinear",),
-        instead="Give the float model that it was made from, or serve this one as it is",
-    )
 
 
 def place(graph: ir.Graph, dialect: Dialect, keep_in_float: frozenset[str] = frozenset()) -> Placement:
@@ -56,39 +40,30 @@ class QuantizeFull(BaseModel):
 
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses a model without a layer that integers can carry, and names that match none."""
-        if (refusal := refuse_quantized(piece.model.graph)) is not None:
+        graph = piece.model.graph
+        if (refusal := refuse_unfit(graph, self.keep_float)) is not None:
             return refusal
-        layers = list(find_layers(piece.model.graph))
-        names = [layer.name for layer in layers]
-        for pattern in self.keep_float:
-            if not fnmatch.filter(names, pattern):
-                return Refusal(
-                    reasons=(f"keep_float: {pattern!r} matches no weighted layer",),
-                    instead=f"Layers are {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}",
-                )
-        decisions = place(piece.model.graph, piece.target.dialect, self.kept(piece)).layers
+        decisions = self._placement(piece).layers
         if any(decision.quantized for decision in decisions):
             return None
-        reasons = sorted({f"{decision.kind}: {decision.reason}" for decision in decisions})
-        half = any(layer.refusal and "FLOAT16" in layer.refusal for layer in layers)
-        return Refusal(
-            reasons=tuple(reasons) or ("the model has no layer with constant weights",),
+        half = any(layer.refusal and "FLOAT16" in layer.refusal for layer in find_layers(graph))
+        return without_layers(
+            ((decision.kind, decision.reason) for decision in decisions),
             instead=_HALF if half else "Serve it in float, or try {quantize: float16}",
         )
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with Q/DQ pairs and INT8 weights, in the target's dialect."""
-        placement = place(piece.model.graph, piece.target.dialect, self.kept(piece))
+        placement = self._placement(piece)
         calibration = piece.calibration(samples)
         choice = RangeChoice(self.ranges, self.percentile)
         return PassResult(
             quantize_static(piece.model, calibration, placement, choice=choice), layers=placement.layers
         )
 
-    def kept(self, piece: Workpiece) -> frozenset[str]:
-        """Names of the layers that the patterns leave in float."""
-        names = [layer.name for layer in find_layers(piece.model.graph)]
-        return frozenset(name for pattern in self.keep_float for name in fnmatch.filter(names, pattern))
+    def _placement(self, piece: Workpiece) -> Placement:
+        graph = piece.model.graph
+        return place(graph, piece.target.dialect, kept_layers(graph, self.keep_float))
 
 
 class QuantizeDynamic(BaseModel):

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict
 from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.compress.quantization.block_moments import Floats, block_moments
 from jettison.compress.quantization.block_weights import BlockWeight, quantize_blocks
-from jettison.compress.quantization.keep_float import kept_layers, unmatched
+from jettison.compress.quantization.keep_float import kept_layers
 from jettison.compress.quantization.layers import Layer, find_layers, sizes_of
 from jettison.compress.quantization.placement import LayerDecision, name_of
-from jettison.compress.quantization.quantize import refuse_quantized
+from jettison.compress.quantization.refusals import refuse_unfit, without_layers
 from jettison.core.errors import ModelError
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
@@ -50,18 +50,13 @@ class QuantizeInt4(BaseModel):
 
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses Turing, a model without a product whose weights fit blocks, and names that match none."""
-        refusal = (
-            _target_refusal(piece.target)
-            or refuse_quantized(piece.model.graph)
-            or unmatched(piece.model.graph, self.keep_float)
-        )
+        refusal = _target_refusal(piece.target) or refuse_unfit(piece.model.graph, self.keep_float)
         if refusal is not None:
             return refusal
         plan = self._plan(piece)
         if not plan.blocks:
-            reasons = sorted({f"{decision.kind}: {decision.reason}" for decision in plan.decisions})
-            return Refusal(
-                reasons=tuple(reasons) or ("the model has no layer with constant weights",),
+            return without_layers(
+                ((decision.kind, decision.reason) for decision in plan.decisions),
                 instead="Use {quantize: full}, or {quantize: float16} for a file of half the size",
             )
         try:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
+import pytest
 
 from jettison.compress.passes import PassResult, Workpiece
 from jettison.compress.quantization.calibrate import Calibration, calibrate
@@ -31,6 +33,13 @@ EQUAL_ABOVE_DB = 60.0
 """Two outputs that are both this near to the float ones are as good as equal: 0.1 % of the signal."""
 PORTABLE_DB = 0.3
 """Kernel and simulation differ by the rounding of sums only. Source: the benchmark of portability."""
+
+
+current_kernels = pytest.mark.skipif(
+    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24),
+    reason="ONNX Runtime 1.23, the last for Python 3.10, fuses such nodes otherwise",
+)
+"""For tests of what ONNX Runtime's optimizer makes of a file, as seen with 1.32."""
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:

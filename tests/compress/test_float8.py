@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 from small_models import (
     conv,
+    current_kernels,
     image,
     model_of,
     normal,
@@ -239,6 +240,7 @@ def test_onnx_runtime_without_optimizations_computes_what_fp8_would() -> None:
     np.testing.assert_allclose(run(model, {"features": x}, optimize=False)["y"], expected, rtol=1e-6)
 
 
+@current_kernels
 def test_onnx_runtimes_optimizations_change_it_which_is_why_they_are_off() -> None:
     model, _ = pair_alone("Relu")
     x = np.full((1, 16), -1, np.float32)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from pydantic import ValidationError
 from small_models import (
+    current_kernels,
     feature_net,
     features,
     model_of,
@@ -221,6 +222,7 @@ def gemm(**attributes: float) -> tuple[ir.Model, dict[str, np.ndarray]]:
 @pytest.mark.parametrize(
     "attributes", [{}, {"transB": 0}, {"alpha": 0.5}, {"beta": 2.0}, {"alpha": 1.5, "beta": 0.5}], ids=str
 )
+@current_kernels
 def test_every_form_of_gemm_becomes_one_that_onnx_runtime_multiplies_from_four_bits(
     attributes: dict[str, float],
 ) -> None:
@@ -233,6 +235,7 @@ def test_every_form_of_gemm_becomes_one_that_onnx_runtime_multiplies_from_four_b
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 32), ()], ids=str)
+@current_kernels
 def test_a_bias_of_another_shape_is_spread_over_the_channels(shape: tuple[int, ...]) -> None:
     net, x = feature_net(64)
     weight = net.const(net.he((64, 32), 64), "weight")
@@ -276,6 +279,7 @@ def twice(with_reader: bool = False) -> ir.Model:
     return model_of(net)
 
 
+@current_kernels
 def test_a_shared_weight_is_stored_once_for_a_gpu_and_for_each_layer_on_the_cpu() -> None:
     """ONNX Runtime 1.32 multiplies from four bits only where no other product reads them."""
     results = {target: applied(twice(), features(32), target) for target in ("cpu", "sm86")}
@@ -316,6 +320,7 @@ def test_notes_say_what_it_is_good_for() -> None:
 
 
 @pytest.mark.parametrize("clamp", ["Relu", "Clip"])
+@current_kernels
 def test_products_that_onnx_runtime_does_not_multiply_from_four_bits_are_told(clamp: str) -> None:
     net, x = feature_net(32)
     bounds = [net.const(np.float32(bound)) for bound in (0, 6)] if clamp == "Clip" else []

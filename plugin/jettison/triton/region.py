@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, Protocol
 
@@ -76,10 +77,10 @@ class Region:
                 or was told not to.
             OSError: This machine has too little shared memory.
         """
-        starts = np.cumsum([0, *(_aligned(array.nbytes) for array in arrays)])
-        memory = self._sized(max(1, int(starts[-1])))
+        starts = list(accumulate((_aligned(array.nbytes) for array in arrays), initial=0))
+        memory = self._sized(max(1, starts[-1]))
         places = []
-        for start, array in zip(starts.tolist(), arrays, strict=False):
+        for start, array in zip(starts, arrays, strict=False):
             view: Array = np.ndarray(array.shape, array.dtype, buffer=memory.buf, offset=start)
             np.copyto(view, array)
             places.append(Place(self._name, start, array.nbytes))

@@ -43,7 +43,7 @@ from onnx import TensorProto, helper, numpy_helper
 from jettison.core import dtypes
 from jettison.core.environments import cache_folder
 from jettison.core.tensors import Arrays, TensorSpec
-from jettison.triton.client import TritonRunner
+from jettison.triton.client import Protocol, TritonRunner
 from jettison.triton.publish import Release, publish
 from jettison.triton.region import LEAST_BYTES, Region
 from jettison.triton.server import TritonServer, find_server
@@ -308,7 +308,7 @@ def bare_rate(session: onnxruntime.InferenceSession, inputs: Arrays, seconds: fl
 
 
 @contextlib.contextmanager
-def shipped_client(url: str, model: str, protocol: str, inputs: Arrays) -> Iterator[Callable[[], object]]:
+def shipped_client(url: str, model: str, protocol: Protocol, inputs: Arrays) -> Iterator[Callable[[], object]]:
     """One call after the other by the client that ships."""
     with TritonRunner(url, model, protocol="http" if protocol == "http" else "grpc") as runner:
         yield lambda: runner.run(inputs)

@@ -220,19 +220,23 @@ def latency_of(
 
 def runners_of(case: Case, server: TritonServer) -> Iterator[tuple[str, TritonRunner]]:
     """The ways to ask: as the client does by itself, all bytes in the request, and the floors of both."""
-    for protocol, url in (("http", server.http_url), ("grpc", server.grpc_url)):
-        door = "http" if protocol == "http" else "grpc"
-        yield protocol, TritonRunner(url, case.name, protocol=door)
-        yield f"{protocol} floor", TritonRunner(url, f"{case.name}-floor", protocol=door)
+    for protocol, url in doors_of(server):
+        yield protocol, TritonRunner(url, case.name, protocol=protocol)
+        yield f"{protocol} floor", TritonRunner(url, f"{case.name}-floor", protocol=protocol)
         if case.inputs["x"].nbytes >= LEAST_BYTES:
             yield (
                 f"{protocol} in the request",
-                TritonRunner(url, case.name, protocol=door, shared_memory=False),
+                TritonRunner(url, case.name, protocol=protocol, shared_memory=False),
             )
             yield (
                 f"{protocol} floor in the request",
-                TritonRunner(url, f"{case.name}-floor", protocol=door, shared_memory=False),
+                TritonRunner(url, f"{case.name}-floor", protocol=protocol, shared_memory=False),
             )
+
+
+def doors_of(server: TritonServer) -> tuple[tuple[Protocol, str], ...]:
+    """The server's two protocols and where each is spoken."""
+    return ("http", server.http_url), ("grpc", server.grpc_url)
 
 
 def budget(
@@ -297,7 +301,7 @@ def throughput_of(case: Case, work: Path, server: TritonServer, seconds: float) 
 def clients_of(case: Case, server: TritonServer) -> Iterator[tuple[str, Client]]:
     """The ways to load it: one instance or one for each core; shipped clients or prepared requests."""
     for model in (case.name, f"{case.name}-split"):
-        for protocol, url in (("http", server.http_url), ("grpc", server.grpc_url)):
+        for protocol, url in doors_of(server):
             yield f"{model} {protocol}", partial(shipped_client, url, model, protocol, case.inputs)
         yield f"{model} prepared", partial(prepared_client, server.http_url, model, case.inputs)
 
@@ -308,9 +312,11 @@ def bare_rate(session: onnxruntime.InferenceSession, inputs: Arrays, seconds: fl
 
 
 @contextlib.contextmanager
-def shipped_client(url: str, model: str, protocol: Protocol, inputs: Arrays) -> Iterator[Callable[[], object]]:
+def shipped_client(
+    url: str, model: str, protocol: Protocol, inputs: Arrays
+) -> Iterator[Callable[[], object]]:
     """One call after the other by the client that ships."""
-    with TritonRunner(url, model, protocol="http" if protocol == "http" else "grpc") as runner:
+    with TritonRunner(url, model, protocol=protocol) as runner:
         yield lambda: runner.run(inputs)
 
 

@@ -118,7 +118,8 @@ def test_outputs_that_are_not_numbers_are_counted():
 
     samples = some_samples(20)
     reference = reference_of(echo(), samples)
-    found = score(FakeRunner(broken), samples, metric=resolve_metric("sqnr"), reference=reference)
+    sqnr = resolve_metric("sqnr")
+    found = score(FakeRunner(broken), samples, metric=sqnr, reference=reference, batch_size=20)
     assert found.broken == 2
     assert np.flatnonzero(found.values == 0).tolist() == [3, 4]
     x = next(iter(samples.batches(20))).inputs["x"].astype(np.float64)
@@ -138,11 +139,11 @@ def test_answers_that_do_not_fit_are_refused():
     samples = some_samples(20)
     top1, reference = resolve_metric("top1"), reference_of(echo(), samples)
     with pytest.raises(
-        ModelError, match=r"output 'scores': expected one row for each of 20 samples, found shape"
+        ModelError, match=r"output 'scores': expected one row for each of 8 samples, found shape"
     ):
         score(FakeRunner(lambda x: {"scores": x[:3]}), samples, metric=top1)
     with pytest.raises(
-        ModelError, match=r"'scores': expected the baseline's shape \(20, 10\), found shape \(20, 9\)"
+        ModelError, match=r"'scores': expected the baseline's shape \(8, 10\), found shape \(8, 9\)"
     ):
         score(FakeRunner(lambda x: {"scores": x[:, 1:]}), samples, metric=top1, reference=reference)
     other = FakeRunner(lambda x: {"other": x}, outputs=(spec("other", ("b", 10)),))

@@ -22,7 +22,8 @@ from jettison.core.errors import SamplesError
 from jettison.core.tensors import Arrays
 
 ROWS_AT_ONCE = 64
-_BYTES_AT_ONCE = 64 << 20
+_BYTES_AT_ONCE = 8 << 20
+"""Two pieces are alive at a time; larger ones were read no faster."""
 _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, ValueError, EOFError, RuntimeError,
 )  # fmt: skip
@@ -46,7 +47,7 @@ def shard_paths(path: Path) -> tuple[Path, ...]:
 
 
 def read_shards(paths: Sequence[Path]) -> Iterator[Arrays]:
-    """Pieces of at most 64 rows and about 64 MiB, shard after shard."""
+    """Pieces of at most 64 rows and about 8 MiB, shard after shard."""
     for path in paths:
         yield from read_shard(path)
 

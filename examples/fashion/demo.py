@@ -23,7 +23,7 @@ from jettison.evaluate.scoring import Scores, score
 from jettison.pipeline.delivery import publish_results
 from jettison.pipeline.results import RunResult
 from jettison.pipeline.run import run
-from jettison.recipe import load_recipe
+from jettison.recipe_text import load_recipe
 from jettison.triton.client import TritonRunner
 from jettison.triton.server import ServerOptions, TritonServer, find_server
 

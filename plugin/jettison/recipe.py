@@ -1,4 +1,4 @@
-"""The recipe: what to make of which model, for where, and what it must hold, as typed YAML.
+"""The recipe: what to make of which model, for where, and what it must hold, as types.
 
 The literal table `PASSES` is the only place that knows which passes there are.
 """
@@ -17,7 +17,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
 )
 
@@ -28,10 +27,9 @@ from jettison.compress.quantization.modelopt import QuantizeModelopt
 from jettison.compress.quantization.partial import QuantizePartial
 from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
 from jettison.compress.quantization.weight_only import QuantizeInt4
-from jettison.core.errors import RecipeError, TargetError
-from jettison.core.strict_yaml import load_yaml
+from jettison.core.errors import TargetError
 from jettison.core.targets import Target, parse_target
-from jettison.core.validation import ImpossibleValueError, Location, nearest, problem_of, refuse_truth, shown
+from jettison.core.validation import ImpossibleValueError, nearest, refuse_truth, shown
 from jettison.evaluate.gate import Gate
 
 PASSES: dict[tuple[str, str], type[BaseModel]] = {
@@ -56,7 +54,6 @@ SEARCHING: tuple[type[BaseModel], ...] = (QuantizePartial,)
 COUNTS_ONLY_WITH: dict[str, tuple[str, str]] = {"percentile": ("ranges", "percentile")}
 """Keys that have no effect unless another key of their pass has that value: refused where they are given."""
 
-LARGEST_RECIPE_BYTES = 1 << 20
 BASELINE = "baseline"
 """The name of the model itself among its variants."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
@@ -240,95 +237,3 @@ def default_variants(target: Target) -> tuple[Variant, ...]:
         Variant(name="int8-mse", passes=(mse,)),
         Variant(name="dynamic", passes=(QuantizeDynamic(),)),
     )
-
-
-def load_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file, its paths taken from the file's own folder.
-
-    Raises:
-        RecipeError: No such file; not YAML; an unknown key, with the nearest known one; an impossible value.
-    """
-    document = _read_yaml(path)
-    if not isinstance(document, dict):
-        raise RecipeError(f"recipe {path}", detail="expected a mapping of keys", fix="Start with `model:`")
-    try:
-        recipe = Recipe.model_validate(document)
-    except ValidationError as error:
-        raise recipe_error(f"recipe {path}", error) from error
-    return _located(recipe, path.parent)
-
-
-def parse_variant(text: str) -> Variant:
-    """The variant in `NAME=[{quantize: full}]`.
-
-    Raises:
-        RecipeError: The text is not of that form, or names a pass that does not exist.
-    """
-    name, separator, passes = text.partition("=")
-    document = load_yaml(passes, what=f"variant {text!r}", fix=_VARIANT_FORM) if separator else None
-    if not isinstance(document, list):
-        raise RecipeError(f"variant {text!r}", detail="expected NAME=[PASS, ...]", fix=_VARIANT_FORM)
-    try:
-        return Variant(name=name, passes=tuple(document))
-    except ValidationError as error:
-        raise recipe_error(f"variant {text!r}", error) from error
-
-
-_VARIANT_FORM = "Write it like --variant 'int8=[{quantize: full}]'"
-
-
-def _read_yaml(path: Path) -> object:
-    if not path.is_file():
-        raise RecipeError(
-            f"recipe {path}", detail="there is no such file", fix="Give the path of a YAML file"
-        )
-    if path.stat().st_size > LARGEST_RECIPE_BYTES:
-        raise RecipeError(
-            f"recipe {path}",
-            detail=f"larger than {LARGEST_RECIPE_BYTES} bytes",
-            fix="Give a recipe, not a model",
-        )
-    return load_yaml(path.read_bytes(), what=f"recipe {path}", fix="Correct the syntax")
-
-
-def _located(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with relative paths taken from its folder."""
-    model = recipe.model.model_copy(update={"path": folder / recipe.model.path})
-    sources = {name: _source(text, folder) for name, text in recipe.samples.model_dump().items()}
-    publish = recipe.publish
-    if publish is not None:
-        publish = publish.model_copy(update={"repository": folder / publish.repository})
-    return recipe.model_copy(update={"model": model, "samples": SampleSources(**sources), "publish": publish})
-
-
-def _source(text: str | None, folder: Path) -> str | None:
-    if text is None or ":" in text:
-        return text
-    return str(folder / text)
-
-
-def recipe_error(what: str, error: ValidationError) -> RecipeError:
-    """The first thing that pydantic found wrong, in words, with the nearest known key."""
-    problem = problem_of(error, unknown_key_fix=_unknown_key_fix)
-    return RecipeError(what, detail=problem.detail, fix=problem.fix)
-
-
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "model": ModelSource,
-    "samples": SampleSources,
-    "variants": Variant,
-    "gate": Gate,
-    "publish": Publication,
-}
-
-
-def _unknown_key_fix(location: Location) -> str:
-    """The section that the key belongs in, or else the nearest key that is known at that place."""
-    *outer, key = (str(part) for part in location)
-    section = _SECTIONS.get(outer[0], Recipe) if outer else Recipe
-    elsewhere = [name for name, model in _SECTIONS.items() if key in model.model_fields]
-    if any(key in known.model_fields for known in PASSES.values()):
-        elsewhere.append("a pass")
-    if elsewhere:
-        return f"It belongs in {' or '.join(elsewhere)}"
-    return nearest(key, section.model_fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import types
 
@@ -68,6 +69,7 @@ def dying(error):
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (Terminated(), 143, "interrupted"),
+        (Terminated(signal.SIGHUP), 129, "interrupted"),
         (RuntimeError("a bug"), 70, "a defect of Jettison"),
         (MissingError("preflight", detail="it is not there", fix="Bring it"), 3, "preflight"),
         (ExternalError("tritonserver", detail="it is gone", fix="Look"), 4, "tritonserver"),

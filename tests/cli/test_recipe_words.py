@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jettison.core.errors import RecipeError
-from jettison.recipe import PASSES, load_recipe, parse_variant
+from jettison.recipe import PASSES
+from jettison.recipe_text import load_recipe, parse_variant
 
 SECTIONS = {
     "model": "{name: small, path: model.onnx}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,10 @@ def served(monkeypatch, tmp_path):
 
     monkeypatch.setattr(serve_verb, "TritonServer", Server)
     monkeypatch.setattr(serve_verb, "find_server", lambda *_, **__: None)
-    monkeypatch.setattr(serve_verb.signal, "signal", lambda *_: None)
-    return Server
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield Server
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, 0), (1, 4)])
@@ -165,7 +168,28 @@ def test_serve_prints_no_second_document(jettison, workspace, served, monkeypatc
         assert answer.document["pid"] == 1
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_serve_stops_its_server_when_a_supervisor_asks_or_the_terminal_is_closed(
+    jettison, workspace, served, monkeypatch, number, code
+):
+    stopped = []
+    monkeypatch.setattr(served, "wait", lambda _: signal.raise_signal(number))
+    monkeypatch.setattr(served, "stop", lambda _: stopped.append("it"))
+    answer = jettison("serve", workspace, "--json")
+    assert answer.code == code
+    assert stopped == ["it"]
+    assert answer.document["pid"] == 1
+
+
+def test_serve_under_nohup_outlives_its_terminal(jettison, workspace, served, monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(served, "wait", lambda _: signal.raise_signal(signal.SIGHUP) or 0)
+    assert jettison("serve", workspace, "--json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (Terminated(signal.SIGHUP), 129)]
+)
 def test_serve_that_is_stopped_before_it_is_ready_prints_one(
     jettison, workspace, served, monkeypatch, error, code
 ):

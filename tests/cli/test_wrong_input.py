@@ -111,7 +111,10 @@ def test_samples_with_nan(jettison, workspace):
 
 def test_wrong_search_samples_are_told_before_anything_is_written(jettison, workspace):
     _, array = images(workspace)
-    answer = compress(jettison, workspace, **{"--search": samples(workspace, picture=array)})
+    answer = compress(
+        jettison, workspace,
+        **{"--search": samples(workspace, picture=array), "--variant": "part=[{quantize: partial}]"},
+    )  # fmt: skip
     assert answer.code == 2
     assert "found ['picture']" in answer.err
     assert not (workspace / "out").exists()

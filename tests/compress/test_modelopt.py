@@ -25,7 +25,7 @@ from jettison.core.environments import MARKER_NAME
 from jettison.core.errors import ExternalError, MissingError, RecipeError
 from jettison.core.targets import parse_target
 from jettison.graph.save import model_bytes, save_model
-from jettison.recipe import parse_variant
+from jettison.recipe_text import parse_variant
 from zoo.builder import Net, image_net
 
 GPU = "sm86"

@@ -48,7 +48,7 @@ def test_without_the_module_the_answer_is_unavailable_and_names_the_extra(
     monkeypatch.setattr(door, "find_module", lambda: None)
     report = preflight(model, TARGET)
     assert (report.outcome, report.compiles, report.module) == ("unavailable", None, None)
-    assert "pip install 'jettison[rtx]'" in report.notes[-1]
+    assert "Run: pip install -e '.[rtx]' in a clone of Jettison" in report.notes[-1]
 
 
 def test_a_module_that_does_not_load_is_unavailable_with_its_reason(
@@ -131,7 +131,7 @@ def test_modules_are_found_without_being_imported(tmp_path: Path, monkeypatch: p
 
 def test_a_module_that_is_not_there_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingError, match=r"pip install 'jettison\[tensorrt\]'"):
+    with pytest.raises(MissingError, match=r"Run: pip install -e '\.\[tensorrt\]' in a clone of Jettison"):
         load_module("tensorrt")
 
 

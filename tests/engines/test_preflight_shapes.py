@@ -28,16 +28,20 @@ def test_one_shape_is_a_range_of_that_shape() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1x3,2x3,8x3", "expected NAME=MIN,OPT,MAX"),
-        ("x=1x3,8x3", "expected NAME=MIN,OPT,MAX"),
-        ("x=1x3,2x,8x3", "expected whole numbers joined by x"),
-        ("x=8x3,2x3,1x3", "expected minimum <= optimum <= maximum, found 8, 2, 1"),
-        ("x=1x3,2x3,8", "expected three shapes of one rank"),
+        ("1x3,2x3,8x3", "shapes '1x3,2x3,8x3': expected NAME=MIN,OPT,MAX or NAME=SHAPE."),
+        ("x=1x3,8x3", "shapes 'x=1x3,8x3': expected NAME=MIN,OPT,MAX or NAME=SHAPE."),
+        ("image=64x", "shape '64x' for 'image': expected whole numbers joined by x."),
+        ("x=1x3,2x,8x3", "shape '2x' for 'x': expected whole numbers joined by x."),
+        ("x=", "shape '' for 'x': expected whole numbers joined by x."),
+        ("x=8x3,2x3,1x3", "shapes for 'x': expected minimum <= optimum <= maximum, found 8, 2, 1."),
+        ("x=1x3,2x3,8", "shapes for 'x': expected three shapes of one rank, found 1x3, 2x3, 8."),
     ],
 )
-def test_a_bad_range_is_an_input_error(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_a_bad_range_is_an_input_error_that_names_the_input(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
         parse_shape_range(text)
+    example = "Write it like --shapes images=1x3x224x224,4x3x224x224,8x3x224x224"
+    assert str(caught.value) == f"{message} {example}"
 
 
 @given(

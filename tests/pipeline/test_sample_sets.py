@@ -9,7 +9,8 @@ from jettison.core.errors import SamplesError
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import Gate
 from jettison.pipeline.sample_sets import metric_notes, open_sets
-from jettison.recipe import ModelSource, Recipe, SampleSources, parse_variant
+from jettison.recipe import ModelSource, Recipe, SampleSources
+from jettison.recipe_text import parse_variant
 
 SPECS = [TensorSpec(name="x", dtype="float32", shape=("n", 2))]
 FULL, PARTIAL = (parse_variant(f"it=[{{quantize: {kind}}}]") for kind in ("full", "partial"))

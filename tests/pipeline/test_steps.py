@@ -20,7 +20,8 @@ from jettison.evaluate.metrics import resolve_metric
 from jettison.graph.model import input_specs, open_model
 from jettison.pipeline import steps as module
 from jettison.pipeline.steps import Bench, LazyReference, Steps
-from jettison.recipe import Variant, parse_variant
+from jettison.recipe import Variant
+from jettison.recipe_text import parse_variant
 from zoo.builder import image_net
 
 CPU, GPU = parse_target("cpu"), parse_target("sm89")

@@ -98,7 +98,7 @@ def test_a_silent_server_is_given_up_after_the_timeout(silent: str, protocol: Pr
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_without_the_extra_its_command_is_named(monkeypatch: pytest.MonkeyPatch, protocol: Protocol) -> None:
     monkeypatch.setitem(sys.modules, f"tritonclient.{protocol}", None)
-    with pytest.raises(MissingError, match=r"pip install 'jettison\[triton\]'"):
+    with pytest.raises(MissingError, match=r"Run: pip install -e '\.\[triton\]' in a clone of Jettison"):
         TritonRunner("127.0.0.1:1", "m", protocol=protocol)
 
 

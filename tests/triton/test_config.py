@@ -176,7 +176,7 @@ def test_hand_written_forms_of_the_same_config_are_read() -> None:
 
 def test_reading_without_tritonclient_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
-    with pytest.raises(MissingError, match=r"pip install 'jettison\[triton\]'"):
+    with pytest.raises(MissingError, match=r"Run: pip install -e '\.\[triton\]' in a clone of Jettison"):
         parse('name: "m"')
 
 

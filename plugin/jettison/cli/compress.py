@@ -9,13 +9,14 @@ import typer
 from pydantic import ValidationError
 
 from jettison.cli.console import progress_bars
-from jettison.cli.evaluate import TOLERANCE_HELP
+from jettison.cli.evaluate import MIN_SPEEDUP_HELP, TOLERANCE_HELP, gate_of
 from jettison.cli.run import finish
 from jettison.cli.surroundings import surroundings
 from jettison.core.targets import parse_target
-from jettison.evaluate.gate import Gate
 from jettison.pipeline.run import run as walk
-from jettison.recipe import ModelSource, Recipe, SampleSources, parse_variant, recipe_error
+from jettison.recipe import ModelSource, Recipe, SampleSources
+from jettison.recipe_effects import OPTIONS, refuse_idle
+from jettison.recipe_text import parse_variant, recipe_error
 
 _LONGEST_NAME = 100
 """Of the 128 characters that a model's name may have, the rest is left for a variant's name behind it."""
@@ -26,7 +27,11 @@ def compress(
     calibration: str = typer.Option(
         ..., "--calibration", help="Samples: .npz, a folder of them, or package.module:function."
     ),
-    search: str | None = typer.Option(None, "--search", help="Samples that a search may look at."),
+    search: str | None = typer.Option(
+        None,
+        "--search",
+        help="Samples that {quantize: partial} judges its choices by; the calibration's by default.",
+    ),
     evaluation: str | None = typer.Option(
         None, "--evaluation", help="Samples that decide; half of the calibration samples by default."
     ),
@@ -36,7 +41,14 @@ def compress(
     target: str = typer.Option(..., "--target", help="cpu, tensorrt, or a compute capability such as sm89."),
     variant: list[str] = typer.Option([], "--variant", help="NAME=[PASS, ...]; a sensible set by default."),
     tolerance: float = typer.Option(0.01, "--tolerance", help=TOLERANCE_HELP),
-    min_speedup: float = typer.Option(1.0, "--min-speedup", help="How fast a variant must be at least."),
+    min_speedup: float | None = typer.Option(None, "--min-speedup", help=MIN_SPEEDUP_HELP),
+    time_budget_s: float | None = typer.Option(
+        None,
+        "--time-budget",
+        metavar="SECONDS",
+        help="Seconds from the start after which searches make no further joint evaluation and take the "
+        "best that they found; no limit by default.",
+    ),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
     seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
     output: Path = typer.Option(..., "--output", "-o", help="Where results and steps go."),
@@ -53,12 +65,14 @@ def compress(
             metric=metric,
             targets=(parse_target(target),),
             variants=tuple(parse_variant(text) for text in variant),
-            gate=Gate(tolerance=tolerance, min_speedup=min_speedup),
+            gate=gate_of(tolerance, min_speedup),
             seed=seed,
             threads=threads,
+            time_budget_s=time_budget_s,
         )
     except ValidationError as error:
         raise recipe_error("compress", error) from error
+    refuse_idle(recipe, "compress", spelled=OPTIONS)
     with progress_bars() as reporter:
         result = walk(recipe, surroundings(output, reporter))
     finish(result, output, as_json=as_json)

@@ -17,6 +17,7 @@ from jettison._version import __version__
 from jettison.cli.console import print_json, table_console
 from jettison.cli.surroundings import cache_folder, cores, processor
 from jettison.core.artifacts import version_of
+from jettison.core.extras import install_command
 from jettison.triton.runtime import is_ready
 
 _MARKS = {"yes": "[green]yes[/]", "no": "[yellow]no[/]"}
@@ -79,25 +80,20 @@ def diagnose() -> Diagnosis:
                 "preflight for TensorRT without a GPU",
                 "tensorrt_rtx",
                 "tensorrt-rtx",
-                _extra("rtx"),
+                install_command("rtx"),
             ),
             _module(
                 "build TensorRT engines",
                 "tensorrt",
                 "tensorrt",
-                f"{_extra('tensorrt')}, on a GPU machine",
+                f"{install_command('tensorrt')}, on a GPU machine",
             ),
             _gpu(),
-            _module("talk to Triton", "tritonclient", "tritonclient", _extra("triton")),
+            _module("talk to Triton", "tritonclient", "tritonclient", install_command("triton")),
             _server(),
-            _module("train, prune and distill", "torch", "torch", _extra("train")),
+            _module("train, prune and distill", "torch", "torch", install_command("train")),
         ),
     )
-
-
-def _extra(name: str) -> str:
-    """How an extra is brought: Jettison is on no package index, a clone is what there is."""
-    return f"pip install -e '.[{name}]' in a clone of Jettison"
 
 
 def _module(name: str, module: str, distribution: str, fix: str) -> Ability:

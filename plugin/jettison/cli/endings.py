@@ -1,13 +1,14 @@
 """How a verb ends: every outcome as an exit code, words on stderr and, with --json, one document on stdout.
 
 0 done; 1 the evidence says no; 2 wrong input; 3 something is missing on this machine; 4 an external
-program failed; 70 a defect of ours, with its traceback; 130 interrupted, 143 by SIGTERM.
+program failed; 70 a defect of ours, with its traceback; 130 interrupted, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations
 
 import errno
 import re
+import signal
 import traceback
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,12 +22,20 @@ DEFECT = 70
 """A defect of Jettison itself. Source: sysexits.h, EX_SOFTWARE."""
 INTERRUPTED = 130
 """128 and the number of SIGINT, as shells give it."""
-TERMINATED = 143
-"""128 and the number of SIGTERM."""
+SIGNALLED = 128
+"""With the number of a signal, the exit code that shells give for an end by it."""
 
 
 class Terminated(KeyboardInterrupt):
-    """A supervisor asked the process to end: like Ctrl-C, with another exit code."""
+    """A supervisor asked the process to end, or its terminal was closed: like Ctrl-C, with another exit code.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.exit_code = SIGNALLED + number
 
 
 @runtime_checkable
@@ -52,7 +61,7 @@ def end(error: BaseException, *, as_json: bool, command: str = "jettison") -> in
     if isinstance(error, KeyboardInterrupt | BrokenPipeError):
         if as_json:
             print_error_document(_INTERRUPTION)
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return error.exit_code if isinstance(error, Terminated) else INTERRUPTED
     told, code = _told(error, command)
     if code == DEFECT:
         traceback.print_exception(type(error), error, error.__traceback__)

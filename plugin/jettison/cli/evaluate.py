@@ -14,12 +14,28 @@ from jettison.cli.tables import print_result
 from jettison.core.targets import parse_target
 from jettison.evaluate.gate import Gate
 from jettison.pipeline.comparison import Comparison, compare
-from jettison.recipe import recipe_error
+from jettison.recipe_effects import refuse_unmeasured_speed
+from jettison.recipe_text import recipe_error
 
 TOLERANCE_HELP = (
     "How far the score may fall, in the metric's unit: 0.01 is one point of top1. With 0 a variant must be "
     "proven better, since equal answers prove nothing about other samples."
 )
+MIN_SPEEDUP_HELP = (
+    "How many times as fast as the baseline it must be, 1 by default; only for target cpu, where latency is "
+    "measured."
+)
+
+
+def gate_of(tolerance: float, min_speedup: float | None) -> Gate:
+    """The gate that the options ask for; a speed that nobody asked for is the gate's own default.
+
+    Raises:
+        ValidationError: A number is out of its range.
+    """
+    if min_speedup is None:
+        return Gate(tolerance=tolerance)
+    return Gate(tolerance=tolerance, min_speedup=min_speedup)
 
 
 def evaluate(
@@ -35,7 +51,7 @@ def evaluate(
         "cpu", "--target", help="cpu, tensorrt, or a compute capability such as sm89."
     ),
     tolerance: float = typer.Option(0.01, "--tolerance", help=TOLERANCE_HELP),
-    min_speedup: float = typer.Option(1.0, "--min-speedup", help="How fast the model must be at least."),
+    min_speedup: float | None = typer.Option(None, "--min-speedup", help=MIN_SPEEDUP_HELP),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
     seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of a table."),
@@ -46,12 +62,15 @@ def evaluate(
 
     Example: `jettison evaluate int8.onnx --baseline float.onnx --evaluation test.npz --metric top1`
     """
+    place = parse_target(target)
+    if min_speedup is not None:
+        refuse_unmeasured_speed([place], "evaluate")
     try:
-        gate = Gate(tolerance=tolerance, min_speedup=min_speedup)
+        gate = gate_of(tolerance, min_speedup)
     except ValidationError as error:
         raise recipe_error("evaluate", error) from error
     asked = Comparison(
-        variant=model, baseline=baseline, samples=evaluation, target=parse_target(target),
+        variant=model, baseline=baseline, samples=evaluation, target=place,
         metric=metric, gate=gate, seed=seed, threads=threads,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="jettison-") as folder, progress_bars() as reporter:

@@ -13,7 +13,7 @@ from jettison.core.files import write_bytes
 from jettison.pipeline.delivery import REPORT_FILE, publish_results
 from jettison.pipeline.results import RunResult
 from jettison.pipeline.run import run as walk
-from jettison.recipe import load_recipe
+from jettison.recipe_text import load_recipe
 
 
 def run(

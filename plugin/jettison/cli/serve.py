@@ -53,7 +53,7 @@ def serve(
     """
     options = _options(http_port, grpc_port, metrics_port, deadline_s)
     models = tuple(folder.name for folder in model_folders(repository))
-    signal.signal(signal.SIGTERM, _leave)
+    _listen()
     installation = find_server(
         server,
         which=shutil.which,
@@ -111,7 +111,14 @@ def _options(http: int, grpc: int, metrics: int, deadline_s: float) -> ServerOpt
     )
 
 
+def _listen() -> None:
+    """Stop the server in order when a supervisor asks, or when the terminal is closed unless under nohup."""
+    signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _leave)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End by the ordinary way when a supervisor asks, so that the server is stopped too."""
-    del number, frame
-    raise Terminated
+    """End by the ordinary way, so that the server is stopped too."""
+    del frame
+    raise Terminated(number)

@@ -25,6 +25,7 @@ from jettison.pipeline.results import Explanation, RunResult, TargetResult, Vari
 from jettison.pipeline.sample_sets import metric_notes, open_sets
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps, VariantFile
 from jettison.recipe import BASELINE, Recipe
+from jettison.recipe_effects import idle_notes
 
 STEPS_FOLDER = "steps"
 
@@ -92,7 +93,7 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
         seed=recipe.seed,
     )
     searching = _searching(court, sets.search, search_metric)
-    return _Road(recipe, court, searching, sets.calibration, (*sets.notes, *told))
+    return _Road(recipe, court, searching, sets.calibration, (*sets.notes, *told, *idle_notes(recipe)))
 
 
 def _search_metric(metric: Metric, samples: Samples, outputs: tuple[TensorSpec, ...]) -> Metric:

@@ -14,6 +14,7 @@ import numpy as np
 from typing_extensions import Self
 
 from jettison.core.errors import ExternalError, InputError, MissingError
+from jettison.core.extras import install_command
 from jettison.core.tensors import Arrays, TensorSpec
 from jettison.triton.config import ModelConfig
 from jettison.triton.region import Place, Region
@@ -236,7 +237,7 @@ def _door(protocol: Protocol) -> ModuleType:
             import tritonclient.grpc as module
     except ImportError as error:
         raise MissingError(
-            "talking to Triton", detail=str(error), fix="Run: pip install 'jettison[triton]'"
+            "talking to Triton", detail=str(error), fix=f"Run: {install_command('triton')}"
         ) from error
     found: ModuleType = module
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from jettison.core.errors import MissingError, RepositoryError
+from jettison.core.extras import install_command
 from jettison.triton.config import Message, ModelConfig
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _message(text: str, source: str) -> ProtobufMessage:
         from tritonclient.grpc import model_config_pb2
     except ImportError as error:
         raise MissingError(
-            f"reading {source}", detail=str(error), fix="Run: pip install 'jettison[triton]'"
+            f"reading {source}", detail=str(error), fix=f"Run: {install_command('triton')}"
         ) from error
     message: ProtobufMessage = model_config_pb2.ModelConfig()
     try:

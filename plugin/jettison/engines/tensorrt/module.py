@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Literal
 
 from jettison.core.errors import MissingError
+from jettison.core.extras import install_command
 
 ModuleName = Literal["tensorrt_rtx", "tensorrt"]
 
@@ -41,4 +42,4 @@ def load_module(name: ModuleName) -> ModuleType:
 
 def how_to_install(name: ModuleName) -> str:
     """The sentence that names the extra which brings the module."""
-    return f"Run: pip install 'jettison[{_EXTRAS[name]}]'"
+    return f"Run: {install_command(_EXTRAS[name])}"

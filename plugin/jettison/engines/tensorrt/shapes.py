@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from jettison.core.errors import InputError
 from jettison.core.tensors import format_shape, parse_shape
+from jettison.core.validation import problem_of
 
 Sizes = tuple[int, int, int]
 """Minimum, optimum and maximum."""
@@ -40,7 +41,8 @@ class ShapeRange(BaseModel):
     @model_validator(mode="after")
     def _is_ordered(self) -> ShapeRange:
         if not len(self.minimum) == len(self.optimum) == len(self.maximum):
-            raise ValueError("expected three shapes of one rank")
+            shapes = ", ".join(format_shape(shape) for shape in (self.minimum, self.optimum, self.maximum))
+            raise ValueError(f"expected three shapes of one rank, found {shapes}")
         for low, usual, high in zip(self.minimum, self.optimum, self.maximum, strict=True):
             if not low <= usual <= high:
                 raise ValueError(f"expected minimum <= optimum <= maximum, found {low}, {usual}, {high}")
@@ -71,17 +73,19 @@ def parse_shape_range(text: str) -> ShapeRange:
     """The range written as `NAME=MIN,OPT,MAX`, or `NAME=SHAPE` for one fixed shape.
 
     Raises:
-        InputError: The text is not of that form, or the three shapes do not fit together.
+        InputError: The text is not of that form, or the three shapes do not fit together; it names the input.
     """
     name, _, shapes = text.rpartition("=")
     parts = shapes.split(",")
     if not name or len(parts) not in (1, 3):
-        raise InputError(f"shapes {text!r}", detail="expected NAME=MIN,OPT,MAX", fix=_EXAMPLE)
-    sizes = [parse_shape(part) for part in (parts * 3 if len(parts) == 1 else parts)]
+        raise InputError(f"shapes {text!r}", detail="expected NAME=MIN,OPT,MAX or NAME=SHAPE", fix=_EXAMPLE)
     try:
+        sizes = [parse_shape(part) for part in (parts * 3 if len(parts) == 1 else parts)]
         return ShapeRange(name=name, minimum=sizes[0], optimum=sizes[1], maximum=sizes[2])
+    except InputError as error:
+        raise InputError(f"{error.what} for {name!r}", detail=error.detail, fix=_EXAMPLE) from error
     except ValidationError as error:
-        raise InputError(f"shapes {text!r}", detail=error.errors()[0]["msg"], fix=_EXAMPLE) from error
+        raise InputError(f"shapes for {name!r}", detail=problem_of(error).detail, fix=_EXAMPLE) from error
 
 
 _EXAMPLE = "Write it like --shapes images=1x3x224x224,4x3x224x224,8x3x224x224"

@@ -1,0 +1,108 @@
+"""Recipes and variants as text: from YAML to the types of `recipe`, and what is wrong with it in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from jettison.core.errors import RecipeError
+from jettison.core.strict_yaml import load_yaml
+from jettison.core.validation import Location, nearest, problem_of
+from jettison.evaluate.gate import Gate
+from jettison.recipe import PASSES, ModelSource, Publication, Recipe, SampleSources, Variant
+from jettison.recipe_effects import refuse_idle
+
+LARGEST_RECIPE_BYTES = 1 << 20
+
+_VARIANT_FORM = "Write it like --variant 'int8=[{quantize: full}]'"
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelSource,
+    "samples": SampleSources,
+    "variants": Variant,
+    "gate": Gate,
+    "publish": Publication,
+}
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file, its paths taken from the file's own folder.
+
+    Raises:
+        RecipeError: No such file; not YAML; an unknown key, with the nearest known one; an impossible value;
+            a setting that would have no effect.
+    """
+    what = f"recipe {path}"
+    document = load_yaml(_content(path), what=what, fix="Correct the syntax")
+    if not isinstance(document, dict):
+        raise RecipeError(what, detail="expected a mapping of keys", fix="Start with `model:`")
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        raise recipe_error(what, error) from error
+    refuse_idle(recipe, what)
+    return _located(recipe, path.parent)
+
+
+def parse_variant(text: str) -> Variant:
+    """The variant in `NAME=[{quantize: full}]`.
+
+    Raises:
+        RecipeError: The text is not of that form, or names a pass that does not exist.
+    """
+    name, separator, passes = text.partition("=")
+    document = load_yaml(passes, what=f"variant {text!r}", fix=_VARIANT_FORM) if separator else None
+    if not isinstance(document, list):
+        raise RecipeError(f"variant {text!r}", detail="expected NAME=[PASS, ...]", fix=_VARIANT_FORM)
+    try:
+        return Variant(name=name, passes=tuple(document))
+    except ValidationError as error:
+        raise recipe_error(f"variant {text!r}", error) from error
+
+
+def recipe_error(what: str, error: ValidationError) -> RecipeError:
+    """The first thing that pydantic found wrong, in words, with the nearest known key."""
+    problem = problem_of(error, unknown_key_fix=_unknown_key_fix)
+    return RecipeError(what, detail=problem.detail, fix=problem.fix)
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise RecipeError(
+            f"recipe {path}", detail="there is no such file", fix="Give the path of a YAML file"
+        )
+    if path.stat().st_size > LARGEST_RECIPE_BYTES:
+        raise RecipeError(
+            f"recipe {path}",
+            detail=f"larger than {LARGEST_RECIPE_BYTES} bytes",
+            fix="Give a recipe, not a model",
+        )
+    return path.read_bytes()
+
+
+def _located(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with relative paths taken from its folder."""
+    model = recipe.model.model_copy(update={"path": folder / recipe.model.path})
+    sources = {name: _source(text, folder) for name, text in recipe.samples.model_dump().items()}
+    publish = recipe.publish
+    if publish is not None:
+        publish = publish.model_copy(update={"repository": folder / publish.repository})
+    return recipe.model_copy(update={"model": model, "samples": SampleSources(**sources), "publish": publish})
+
+
+def _source(text: str | None, folder: Path) -> str | None:
+    if text is None or ":" in text:
+        return text
+    return str(folder / text)
+
+
+def _unknown_key_fix(location: Location) -> str:
+    """The section that the key belongs in, or else the nearest key that is known at that place."""
+    *outer, key = (str(part) for part in location)
+    section = _SECTIONS.get(outer[0], Recipe) if outer else Recipe
+    elsewhere = [name for name, model in _SECTIONS.items() if key in model.model_fields]
+    if any(key in known.model_fields for known in PASSES.values()):
+        elsewhere.append("a pass")
+    if elsewhere:
+        return f"It belongs in {' or '.join(elsewhere)}"
+    return nearest(key, section.model_fields)

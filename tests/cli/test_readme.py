@@ -1,0 +1,55 @@
+"""The README's section for scripts names every field of every document, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jettison.cli.doctor import Ability, Diagnosis
+from jettison.cli.publish import PublishedDocument
+from jettison.cli.serve import Endpoints
+from jettison.compress.quantization.layer_report import LayerReport
+from jettison.compress.quantization.placement import LayerDecision
+from jettison.engines.tensorrt.report import PreflightReport
+from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
+
+README = Path(__file__).parents[2] / "README.md"
+SECTION = README.read_text().partition("## For scripts")[2].partition("\n## ")[0]
+
+
+def named(text):
+    return set(re.findall(r'"(\w+)"', text))
+
+
+def fields(*documents):
+    return {name for found in documents for name in (*found.model_fields, *found.model_computed_fields)}
+
+
+def test_document_of_run_and_compress():
+    block = SECTION.partition("```\n")[2].partition("```")[0]
+    every = fields(RunResult, BaselineResult, VariantResult, Explanation, LayerReport, LayerDecision)
+    assert named(block) == every | {"version", "retired"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "documents"),
+    [
+        ("publish", [PublishedDocument]),
+        ("preflight", [PreflightReport]),
+        ("serve", [Endpoints]),
+        ("doctor", [Diagnosis, Ability]),
+    ],
+)
+def test_document_of_a_verb(verb, documents):
+    row = next(line for line in SECTION.splitlines() if line.startswith(f"| `{verb}` |"))
+    assert named(row) == fields(*documents)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "document"),
+    [('"baseline": {', "}", BaselineResult), ('"variants": [{', "}}],", VariantResult)],
+)
+def test_what_belongs_to_a_baseline_and_to_a_variant_stands_there(begins, ends, document):
+    assert fields(document) <= named(SECTION.partition(begins)[2].partition(ends)[0])

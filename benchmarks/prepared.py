@@ -12,10 +12,18 @@ HERE = Path(__file__).parent
 
 def efficientnet(cache: Path) -> Path:
     """The folder of EfficientNet-Lite0 and its samples."""
-    folder = cache / "efficientnet-lite0"
+    return _made(cache / "efficientnet-lite0", "efficientnet.py")
+
+
+def minilm(cache: Path) -> Path:
+    """The folder of all-MiniLM-L6-v2 and its sentences."""
+    return _made(cache / "all-minilm-l6-v2", "minilm.py")
+
+
+def _made(folder: Path, script: str) -> Path:
     if not (folder / "evaluation").is_dir():
-        script = HERE / "models" / "efficientnet.py"
-        subprocess.run([sys.executable, str(script), "--cache", str(cache)], check=True)
+        program = [sys.executable, str(HERE / "models" / script), "--cache", str(folder.parent)]
+        subprocess.run(program, check=True)
     return folder
 
 

@@ -180,6 +180,22 @@ def test_a_residual_addition_gets_a_pair_on_the_shortcut_only(activation: bool) 
     }
 
 
+def entered(model: ir.Model, *, keep: frozenset[str] = frozenset()) -> set[str]:
+    """Values whose quantization is work of its own."""
+    return {site.value for site in place(model.graph, "tensorrt", keep).sites if site.enters}
+
+
+def test_only_what_a_float_operator_makes_or_reads_too_is_quantized_apart() -> None:
+    assert entered(block()) == {"image"}
+    assert entered(block(projection=True)) == {"image"}
+    assert entered(block(), keep=frozenset({"node_a"})) == {"relu"}
+    assert entered(block(), keep=frozenset({"node_b"})) == {"image", "act"}
+
+
+def test_no_value_is_converted_back_since_each_reader_takes_the_form_that_it_needs() -> None:
+    assert not any(site.leaves for site in place(block().graph, "tensorrt", frozenset({"node_b"})).sites)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_two_convolutions_the_projection_is_the_shortcut(turned: bool) -> None:
     assert plan(block(projection=True, turned=turned)) == {

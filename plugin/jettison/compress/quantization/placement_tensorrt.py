@@ -21,6 +21,7 @@ from jettison.compress.quantization.placement import (
     decide,
     is_float,
     name_of,
+    readers_of,
 )
 from jettison.graph.edit import is_constant
 
@@ -31,17 +32,31 @@ SMALLEST_GEMM = 16
 def place_for_tensorrt(graph: ir.Graph, keep_in_float: frozenset[str]) -> Placement:
     """The plan for TensorRT."""
     chosen, decisions = decide(graph, _rule, keep_in_float)
-    readers: dict[str, list[Reader]] = {}
+    nodes = {layer.node for layer in chosen}
+    readers: dict[ir.Value, list[Reader]] = {}
+    made = {fused_output(node) for node in nodes}
     for layer in chosen:
-        readers.setdefault(name_of(layer.activation), []).append(Reader(layer.name, 0))
+        readers.setdefault(layer.activation, []).append(Reader(layer.name, 0))
     for node in graph:
-        shortcut = _shortcut_index(node, {layer.node for layer in chosen})
-        if shortcut is not None:
-            value = node.inputs[shortcut]
-            if value is not None:
-                readers.setdefault(name_of(value), []).append(Reader(node.name or "", shortcut))
-    sites = tuple(Site(value, tuple(found)) for value, found in readers.items())
-    return Placement("tensorrt", tuple(decisions), sites, _ties(graph, set(readers)))
+        shortcut = _shortcut_index(node, nodes)
+        value = None if shortcut is None else node.inputs[shortcut]
+        if shortcut is not None and value is not None:
+            readers.setdefault(value, []).append(Reader(node.name or "", shortcut))
+            made.add(fused_output(node))
+    sites = tuple(_site(value, found, is_made=value in made) for value, found in readers.items())
+    names = {name_of(value) for value in readers}
+    return Placement("tensorrt", tuple(decisions), sites, _ties(graph, names))
+
+
+def _site(value: ir.Value, readers: list[Reader], *, is_made: bool) -> Site:
+    """The pair of one value.
+
+    An integer convolution, or the addition fused into it, writes integers by itself, unless a float operator
+    reads the value too; each reader takes the form that it needs, so that nothing is converted back.
+    """
+    every = {reader for _, reader in readers_of(value)}
+    is_alone = every == set(readers) and not value.is_graph_output()
+    return Site(name_of(value), tuple(readers), enters=not (is_made and is_alone), leaves=False)
 
 
 def _rule(layer: Layer) -> str | None:

@@ -92,7 +92,7 @@ def test_wrong_value_is_told_plainly(tmp_path, section, value, words):
         ("{quantize: full, 1: 2}", "{quantize: full} has no key 1"),
         (
             "{quantize: full, ranges: ms}",
-            "ranges: expected one of max, percentile, mse, kl, found 'ms'. Did you mean 'mse'?",
+            "ranges: expected one of max, percentile, mse, kl, measure, found 'ms'. Did you mean 'mse'?",
         ),
         (
             "{quantize: partial, ranges: measur}",

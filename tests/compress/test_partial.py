@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from jettison.compress.passes import Measurement, Workpiece
-from jettison.compress.quantization.correct import CORRECTION_SAMPLES
 from jettison.compress.quantization.layers import find_layers
-from jettison.compress.quantization.material import correction_sets
 from jettison.compress.quantization.partial import QuantizePartial
 from jettison.core.samples import samples_of
 from jettison.core.targets import parse_target
@@ -154,17 +152,6 @@ def test_given_model_stays_as_it_is(samples):
     QuantizePartial()(given, samples)
     assert [node.name for node in given.model.graph] == before
     assert np.all([node.op_type != "QuantizeLinear" for node in given.model.graph])
-
-
-def values_of(found):
-    return {float(row.sum()) for batch in found.batches(64) for row in next(iter(batch.inputs.values()))}
-
-
-def test_samples_that_judge_the_correction_took_no_part_in_it(samples):
-    fitting, judging = correction_sets(samples)
-    assert fitting.count == CORRECTION_SAMPLES
-    assert judging.count == samples.count - CORRECTION_SAMPLES
-    assert not values_of(fitting) & values_of(judging)
 
 
 def test_note_says_where_the_samples_are_too_few_to_judge_it():

@@ -1,9 +1,7 @@
-"""All that a search over layers needs, gathered once: calibration, corrections, damages and costs."""
+"""All that a search over layers needs, gathered once: calibration, repairs, damages and costs."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,35 +9,24 @@ from typing import Literal
 import onnx_ir as ir
 
 from jettison.compress.passes import Figures, Workpiece
-from jettison.compress.quantization.calibrate import Calibration
-from jettison.compress.quantization.correct import CORRECTION_SAMPLES, Correction, bias_corrections, corrected
 from jettison.compress.quantization.cost import CostModel, LayerTime, Workshop, elements_of, fit_cost
-from jettison.compress.quantization.damage import (
-    BATCH,
-    DAMAGE_SAMPLES,
-    layer_damages,
-    logits_view,
-    noise_to_signal,
-    outputs_of,
-)
+from jettison.compress.quantization.damage import layer_damages
 from jettison.compress.quantization.layers import find_layers
 from jettison.compress.quantization.objective import Objective, Price, bits_price, size_price
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.quantize import place
 from jettison.compress.quantization.ranges import RangeMethod
+from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, Ladder, Repairs
 from jettison.compress.quantization.roofline import Peaks, peaks_of
-from jettison.compress.quantization.static import RangeChoice, layer_integers, quantize_static
-from jettison.core.batching import fitting_batches, one_batch
+from jettison.compress.quantization.static import RangeChoice, quantize_static
+from jettison.core.batching import one_batch
 from jettison.core.progress import silent
-from jettison.core.samples import Samples, first, split
+from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import shapes_of
 from jettison.graph.macs import macs_by_node
 from jettison.graph.model import input_specs
 from jettison.graph.shapes import ShapeTable
-
-_METHODS: tuple[RangeMethod, ...] = ("max", "mse")
-"""Range methods that won on some model; percentile and KL won on none (benchmarks/guarantee.py)."""
 
 
 @dataclass
@@ -51,9 +38,7 @@ class Material:
     """
 
     piece: Workpiece
-    calibration: Calibration
-    choice: RangeChoice
-    corrections: Mapping[str, Correction]
+    repairs: Repairs
     order: Sequence[str]
     layers: frozenset[str]
     damages: Mapping[str, float] = field(default_factory=dict)
@@ -63,13 +48,11 @@ class Material:
 
     def place(self, quantized: frozenset[str]) -> Placement:
         """The placement with exactly these layers in integers."""
-        return place(self.piece.model.graph, self.piece.target.dialect, self.layers - quantized)
+        return place(self.repairs.model.graph, self.piece.target.dialect, self.layers - quantized)
 
     def quantize(self, quantized: frozenset[str]) -> ir.Model:
-        """The model with exactly these layers in integers, their biases corrected."""
-        placement = self.place(quantized)
-        source = corrected(self.piece.model, self.corrections, placement)
-        return quantize_static(source, self.calibration, placement, choice=self.choice)
+        """The model with exactly these layers in integers, repaired."""
+        return self.repairs.quantize(self.place(quantized))
 
     def cost(self, quantized: frozenset[str]) -> float:
         """What the choice costs by the objective."""
@@ -85,8 +68,9 @@ def gather(
     keep_in_float: frozenset[str],
     *,
     objective: Objective = "latency",
+    effort: Effort = "all",
 ) -> Material:
-    """Calibrate, choose ranges and corrections by held-out samples, measure damages and costs.
+    """Calibrate, choose repairs by held-out samples, measure damages and costs.
 
     Raises:
         SamplesError: The samples make the float model overflow.
@@ -94,51 +78,14 @@ def gather(
     everything = place(piece.model.graph, piece.target.dialect, keep_in_float)
     order = [layer.node for layer in everything.layers if layer.quantized]
     names = frozenset(layer.node for layer in everything.layers)
-    material = Material(piece, piece.calibration(samples), RangeChoice(), {}, order, names)
-    _choose_repairs(material, samples, everything, _METHODS if ranges == "measure" else (ranges,))
-    repairs = f"{material.choice.method} corrected={bool(material.corrections)}"
-    key = f"damages {repairs} {','.join(sorted(keep_in_float))}"
+    ladder = Ladder(piece, samples, lambda graph: place(graph, piece.target.dialect, keep_in_float))
+    methods = MEASURED_RANGES if ranges == "measure" else (ranges,)
+    repairs = ladder.climb([RangeChoice(method) for method in methods], effort)
+    material = Material(piece, repairs, order, names, notes=ladder.notes)
+    key = f"damages {ladder.best} {','.join(sorted(keep_in_float))}"
     material.damages = piece.recalled(key, lambda: _damages(material, samples))
     _price(material, samples, objective)
     return material
-
-
-def _choose_repairs(
-    material: Material, samples: Samples, everything: Placement, methods: Sequence[RangeMethod]
-) -> None:
-    """Range method and bias correction as samples outside the correction prefer, all layers in integers."""
-    fitting, held_out = correction_sets(samples)
-    specs = input_specs(material.piece.model)
-    batches = list(fitting_batches(first(held_out, DAMAGE_SAMPLES), specs, size=BATCH))
-    reference = outputs_of(logits_view(material.piece.model), batches, exact=False)
-    chosen = frozenset(everything.quantized)
-    best = math.inf
-    for method in methods:
-        choice, model = RangeChoice(method), material.piece.model
-        integers = layer_integers(model, material.calibration, everything, choice=choice)
-        found = bias_corrections(model, fitting, integers=integers, threads=material.piece.threads)
-        for corrections in ({}, found):
-            trial = dataclasses.replace(material, choice=choice, corrections=corrections)
-            noise = noise_to_signal(reference, _outputs(trial, chosen, batches))
-            if noise < best:
-                best = noise
-                material.choice, material.corrections = choice, corrections
-    kept = "kept" if material.corrections else "left out"
-    judges = "calibration samples outside the correction prefer"
-    if held_out is fitting:
-        judges = "the samples of the correction itself prefer, being too few to hold some out"
-    material.notes = (f"ranges by {material.choice.method}, bias correction {kept}, as {judges}",)
-
-
-def correction_sets(samples: Samples) -> tuple[Samples, Samples]:
-    """Samples for the bias correction, and others that judge it; the same where there are too few."""
-    if samples.count <= CORRECTION_SAMPLES:
-        return samples, samples
-    return split(samples, CORRECTION_SAMPLES / samples.count, seed=0)
-
-
-def _outputs(material: Material, chosen: frozenset[str], batches: Sequence[Arrays]) -> list[Arrays]:
-    return outputs_of(logits_view(material.quantize(chosen)), batches, exact=material.piece.target.is_gpu)
 
 
 def _damages(material: Material, samples: Samples) -> Figures:
@@ -154,7 +101,7 @@ def _damages(material: Material, samples: Samples) -> Figures:
 
 
 def _price(material: Material, samples: Samples, objective: Objective) -> None:
-    model = material.piece.model
+    model = material.repairs.model
     layers = [layer for layer in find_layers(model.graph) if layer.name in material.order]
     if objective == "size":
         material.price, material.cost_source = size_price(layers), "as the weights are stored"
@@ -180,15 +127,15 @@ def _costs(material: Material, inputs: Arrays, shapes: ShapeTable) -> tuple[Cost
 
 
 def _fit(material: Material, inputs: Arrays, shapes: ShapeTable) -> CostModel:
-    piece = material.piece
+    model, calibration = material.repairs.model, material.repairs.calibration
     workshop = Workshop(
         inputs=inputs,
         shapes=shapes,
         place=material.place,
-        quantize=lambda placement: quantize_static(piece.model, material.calibration, placement),
-        threads=piece.threads,
+        quantize=lambda placement: quantize_static(model, calibration, placement),
+        threads=material.piece.threads,
     )
-    return fit_cost(piece.model, workshop)
+    return fit_cost(model, workshop)
 
 
 def _shapes(model: ir.Model, inputs: Arrays) -> ShapeTable:
@@ -203,10 +150,11 @@ def _shapes(model: ir.Model, inputs: Arrays) -> ShapeTable:
 
 def _estimate(material: Material, shapes: ShapeTable, peaks: Peaks) -> CostModel:
     """Times by roofline: float is FP16; a border writes and reads its elements once more."""
-    macs = macs_by_node(material.piece.model, shapes)
+    model = material.repairs.model
+    macs = macs_by_node(model, shapes)
     elements = elements_of(shapes)
     times = {}
-    for node in material.piece.model.graph:
+    for node in model.graph:
         if node.name and node.name in material.order:
             touched = sum(
                 elements.get(value.name or "", 0) for value in (*node.inputs, *node.outputs) if value

@@ -21,6 +21,7 @@ from jettison.compress.quantization.material import Material, gather
 from jettison.compress.quantization.objective import UNITS, Objective
 from jettison.compress.quantization.quantize import QuantizeFull
 from jettison.compress.quantization.ranges import RangeMethod
+from jettison.compress.quantization.repairs import Effort
 from jettison.compress.quantization.search import Point, Search, spread
 from jettison.core.samples import Samples
 
@@ -38,6 +39,7 @@ class QuantizePartial(BaseModel):
     objective: Objective = "latency"
     max_evaluations: int = Field(default=12, ge=2, le=200)
     ranges: RangeMethod | Literal["measure"] = "measure"
+    repair: Effort = "all"
     keep_float: tuple[str, ...] = ()
 
     def check(self, piece: Workpiece) -> Refusal | None:
@@ -53,7 +55,7 @@ class QuantizePartial(BaseModel):
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with the chosen layers in integers; notes tell the front and how it was chosen."""
         kept = kept_layers(piece.model.graph, self.keep_float)
-        material = gather(piece, samples, self.ranges, kept, objective=self.objective)
+        material = gather(piece, samples, self.ranges, kept, objective=self.objective, effort=self.repair)
         search = Search(material.order, material.damages, material.cost)
         everything = search.price(frozenset(material.order))
         front = spread(search.front(), _FRONT_POINTS) or [everything]

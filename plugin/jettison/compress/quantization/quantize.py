@@ -16,7 +16,8 @@ from jettison.compress.quantization.placement_cpu import place_for_cpu
 from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.refusals import refuse_quantized, refuse_unfit, without_layers
-from jettison.compress.quantization.static import RangeChoice, quantize_static
+from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, Ladder
+from jettison.compress.quantization.static import RangeChoice
 from jettison.core.samples import Samples
 
 _PLACES = {"cpu": place_for_cpu, "tensorrt": place_for_tensorrt}
@@ -34,8 +35,9 @@ class QuantizeFull(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     quantize: Literal["full"] = "full"
-    ranges: RangeMethod = "max"
+    ranges: RangeMethod | Literal["measure"] = "max"
     percentile: float = Field(default=99.99, gt=50.0, le=100.0)
+    repair: Effort = "none"
     keep_float: tuple[str, ...] = ()
 
     def check(self, piece: Workpiece) -> Refusal | None:
@@ -53,13 +55,13 @@ class QuantizeFull(BaseModel):
         )
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
-        """The model with Q/DQ pairs and INT8 weights, in the target's dialect."""
-        placement = self._placement(piece)
-        calibration = piece.calibration(samples)
-        choice = RangeChoice(self.ranges, self.percentile)
-        return PassResult(
-            quantize_static(piece.model, calibration, placement, choice=choice), layers=placement.layers
-        )
+        """The model with Q/DQ pairs and INT8 weights, in the target's dialect; notes tell the repairs."""
+        kept, dialect = kept_layers(piece.model.graph, self.keep_float), piece.target.dialect
+        ladder = Ladder(piece, samples, lambda graph: place(graph, dialect, kept))
+        methods = MEASURED_RANGES if self.ranges == "measure" else (self.ranges,)
+        repairs = ladder.climb([RangeChoice(method, self.percentile) for method in methods], self.repair)
+        placement = place(repairs.model.graph, dialect, kept)
+        return PassResult(repairs.quantize(placement), layers=placement.layers, notes=ladder.notes)
 
     def _placement(self, piece: Workpiece) -> Placement:
         graph = piece.model.graph

@@ -1,0 +1,114 @@
+"""What each repair is worth: every candidate of the repair ladder on unseen samples, all layers in INT8.
+
+    python benchmarks/ablation.py [--json]
+
+Three models, two dialects. `chosen` marks what the ladder took, judging by calibration samples only: where
+it is not the best row, held-out samples and unseen ones disagree. The tensorrt dialect is scored in exact
+arithmetic, the CPU's by its kernels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from guarantee_checks import scored
+from jettison.compress.passes import Workpiece
+from jettison.compress.quantization.quantize import place
+from jettison.compress.quantization.repairs import MEASURED_RANGES, Ladder
+from jettison.compress.quantization.static import RangeChoice
+from jettison.core.samples import open_samples
+from jettison.core.targets import parse_target
+from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
+from jettison.evaluate.reference import reference_of
+from jettison.graph.clean import clean
+from jettison.graph.model import input_specs, open_model
+from prepared import efficientnet, minilm, parser_of
+
+FASHION = Path(__file__).parent.parent / "examples" / "fashion"
+TARGETS = ("cpu", "sm89")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and its samples."""
+
+    name: str
+    model: Path
+    calibration: Path
+    evaluation: Path
+    metric: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate on one model for one target; `score` is the metric's mean."""
+
+    model: str
+    target: str
+    candidate: str
+    sqnr_db: float
+    score: float
+    chosen: bool
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parser_of(__doc__).parse_args()
+    rows = [
+        row for subject in subjects(arguments.cache) for target in TARGETS for row in measure(subject, target)
+    ]
+    print(json.dumps([asdict(row) for row in rows], indent=1) if arguments.json else table(rows))
+
+
+def subjects(cache: Path) -> Iterator[Subject]:
+    """The three models."""
+    folder = efficientnet(cache)
+    yield Subject(
+        "EfficientNet-Lite0", folder / "efficientnet-lite0.onnx", folder / "calibration-128",
+        folder / "evaluation", "agreement",
+    )  # fmt: skip
+    folder = minilm(cache)
+    yield Subject(
+        "all-MiniLM-L6-v2", folder / "all-minilm-l6-v2.onnx", folder / "calibration-128",
+        folder / "evaluation", "sqnr",
+    )  # fmt: skip
+    yield Subject(
+        "Fashion-MNIST", FASHION / "fashion.onnx", FASHION / "calibration.npz", FASHION / "evaluation.npz",
+        "top1",
+    )  # fmt: skip
+
+
+def measure(subject: Subject, name: str) -> Iterator[Row]:
+    """Every candidate that the ladder looked at."""
+    model, target = clean(open_model(subject.model)), parse_target(name)
+    calibration = open_samples(str(subject.calibration), input_specs(model))
+    evaluation = open_samples(str(subject.evaluation), input_specs(model))
+    reference = reference_of(OnnxRuntimeRunner(subject.model), evaluation)
+    ladder = Ladder(
+        Workpiece(model, target), calibration, lambda graph: place(graph, target.dialect, frozenset())
+    )
+    ladder.climb([RangeChoice(method) for method in MEASURED_RANGES], "all")
+    for candidate in ladder.tried:
+        repairs = ladder.make(candidate)
+        quantized = repairs.quantize(place(repairs.model.graph, target.dialect, frozenset()))
+        runner = runner_of(quantized, optimize=not target.is_gpu)
+        decibels, score = scored(runner, evaluation, reference, metric=subject.metric)
+        yield Row(subject.name, name, candidate.short, decibels, score, candidate == ladder.best)
+
+
+def table(rows: list[Row]) -> str:
+    """All figures as Markdown."""
+    lines = ["| model | target | repairs | SQNR | score | |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row.model} | {row.target} | {row.candidate} | {row.sqnr_db:.1f} dB | {row.score:.3f} "
+        f"| {'chosen' if row.chosen else ''} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

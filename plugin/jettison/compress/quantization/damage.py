@@ -22,7 +22,7 @@ from jettison.graph.model import input_specs
 
 DAMAGE_SAMPLES = 24
 """Samples per layer: the order of layers by damage settles from 16 on (benchmarks/guarantee.py)."""
-BATCH = 8
+BATCH = 4
 """Samples run at once where the model leaves it open."""
 _FLATTENING = frozenset({"Softmax", "LogSoftmax"})
 

@@ -3,18 +3,19 @@
     python benchmarks/serve.py [--json] [--seconds 20]
 
 Bare and served calls take turns in one process on one machine, with the same threads and without
-spinning; every figure is the median over blocks of calls. The client is the one that ships:
-`jettison.triton.client.TritonRunner`, which hands large inputs to a server on the same machine through
-shared memory; `in the request` shows what they cost through the socket. The floor is a Python model in
-the same server that takes the same input and keeps one core busy for the time of a bare run: what
-tritonserver, its Python backend and the protocol cost on this machine, whatever the backend does.
+spinning. Times are percentiles (p50, p10) over all calls of one kind; what the server says of its own
+stages is the median over blocks of five calls; rates and shares are medians over rounds. The client is the
+one that ships: `jettison.triton.client.TritonRunner`, which hands large inputs to a server on the same
+machine through shared memory; `in the request` shows what they cost through the socket. The floor is a
+Python model in the same server that takes the same input and keeps one core busy for the time of a bare
+run: what tritonserver, its Python backend and the protocol cost on this machine, whatever the backend does.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
+import importlib.metadata
 import json
 import os
 import platform
@@ -22,22 +23,17 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import onnx
 import onnxruntime
-import tritonclient.http
 from onnx import TensorProto, helper, numpy_helper
 
 from jettison.core import dtypes
@@ -45,16 +41,23 @@ from jettison.core.environments import cache_folder
 from jettison.core.tensors import Arrays, TensorSpec
 from jettison.triton.client import Protocol, TritonRunner
 from jettison.triton.publish import Release, publish
-from jettison.triton.region import LEAST_BYTES, Region
+from jettison.triton.region import LEAST_BYTES
+from jettison.triton.runtime import Installation
 from jettison.triton.server import TritonServer, find_server
 from jettison.triton.serving import Serving, config_of
+from serve_load import (
+    CLIENTS,
+    Client,
+    answer_of,
+    prepared_client,
+    rate,
+    served_rate,
+    shipped_client,
+)
 
-Client: TypeAlias = Callable[[], AbstractContextManager[Callable[[], object]]]
-"""Makes one client, which gives a function that asks the server once."""
 CORES = len(os.sched_getaffinity(0))
 BLOCK = 5
 """Calls of one kind in a row: few, so that all kinds see the same noise."""
-CLIENTS = 8
 WAITING = Path(__file__).parent / "models" / "waiting_backend.py"
 TARGETS_MS = {("large", "http"): 1.2, ("large", "grpc"): 2.0, ("small", "http"): 0.7, ("small", "grpc"): 0.7}
 SERVER_TARGET_MS = 0.4
@@ -110,7 +113,8 @@ def measure(work: Path, seconds: float) -> dict[str, object]:
             case.name: latency_of(case, work, server, seconds, busy_ms=busy_ms[case.name]) for case in CASES
         }
         throughput = throughput_of(CASES[0], work, server, seconds)
-    return {"machine": machine(), "latency": latency, "throughput": throughput}
+        where = machine() | versions(server, installation)
+    return {"machine": where, "latency": latency, "throughput": throughput}
 
 
 def write_model(case: Case, path: Path) -> None:
@@ -279,6 +283,7 @@ def throughput_of(case: Case, work: Path, server: TritonServer, seconds: float) 
     }
     best = batches[max(bare, key=lambda size: bare[size])]
     served = dict(clients_of(case, server))
+    check(session.run(None, case.inputs)[0], [answer_of(client) for client in served.values()])
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in served}
     for _ in range(rounds):
         for name, client in served.items():
@@ -309,79 +314,6 @@ def clients_of(case: Case, server: TritonServer) -> Iterator[tuple[str, Client]]
 def bare_rate(session: onnxruntime.InferenceSession, inputs: Arrays, seconds: float) -> float:
     """Images in a second without a server."""
     return len(inputs["x"]) * rate(lambda: session.run(None, inputs), seconds)
-
-
-@contextlib.contextmanager
-def shipped_client(
-    url: str, model: str, protocol: Protocol, inputs: Arrays
-) -> Iterator[Callable[[], object]]:
-    """One call after the other by the client that ships."""
-    with TritonRunner(url, model, protocol=protocol) as runner:
-        yield lambda: runner.run(inputs)
-
-
-@contextlib.contextmanager
-def prepared_client(url: str, model: str, inputs: Arrays) -> Iterator[Callable[[], object]]:
-    """One and the same request over and over, made beforehand, its inputs in shared memory.
-
-    What a load generator does, so that the cores are left to the server: the shipped client's 0.5 ms of
-    processor time a call (checks, copies, tritonclient's headers and JSON) runs elsewhere in production.
-    """
-    with (
-        contextlib.closing(tritonclient.http.InferenceServerClient(url)) as registrar,
-        contextlib.closing(Region(registrar)) as region,
-        contextlib.closing(http.client.HTTPConnection(url)) as connection,
-    ):
-        array = inputs["x"]
-        request = tritonclient.http.InferInput("x", array.shape, "FP32")
-        place = region.place([array])[0]
-        request.set_shared_memory(place.name, place.size, place.offset)
-        body, header_size = registrar.generate_request_body([request])
-        headers = {"Inference-Header-Content-Length": str(header_size)} if header_size else {}
-
-        def call() -> None:
-            connection.request("POST", f"/v2/models/{model}/infer", body, headers)
-            answer = connection.getresponse()
-            found = answer.read()
-            if answer.status != HTTPStatus.OK:
-                raise RuntimeError(f"the server answers {answer.status}: {found[:200]!r}")
-
-        yield call
-
-
-def served_rate(client: Client, seconds: float = 2.0) -> float:
-    """Answers in a second to eight clients, each a thread with a connection of its own."""
-    counts = [0] * CLIENTS
-    started, stop = threading.Barrier(CLIENTS + 1), threading.Event()
-
-    def ask(i: int) -> None:
-        with client() as call:
-            call()
-            started.wait()
-            while not stop.is_set():
-                call()
-                counts[i] += 1
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    started.wait()
-    begin = time.perf_counter()
-    time.sleep(seconds)
-    total, elapsed = sum(counts), time.perf_counter() - begin
-    stop.set()
-    for thread in threads:
-        thread.join()
-    return total / elapsed
-
-
-def rate(call: Callable[[], object], seconds: float) -> float:
-    """Calls in a second."""
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
-        call()
-        count += 1
-    return count / (time.perf_counter() - begin)
 
 
 def check(expected: np.ndarray, found: list[np.ndarray]) -> None:
@@ -426,9 +358,22 @@ def machine() -> dict[str, object]:
         "cores": CORES,
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-        "tritonserver": "2.51.0 (wheel nvidia-pytriton 0.7.0)",
     }
+
+
+def versions(server: TritonServer, installation: Installation) -> dict[str, object]:
+    """Bare ONNX Runtime's version, the server's as it says itself, and what lies in its runtime environment.
+
+    A server of somebody else's has its libraries where only it knows: of those nothing is said.
+    """
+    with urllib.request.urlopen(f"http://{server.http_url}/v2") as answer:
+        found = {"onnxruntime": onnxruntime.__version__, "tritonserver": json.load(answer)["version"]}
+    if installation.backends is not None:
+        folder = installation.environment["PYTHONPATH"]
+        for distribution in importlib.metadata.distributions(path=[folder]):
+            if (name := distribution.metadata["Name"]) in ("onnxruntime", "nvidia-pytriton", "numpy"):
+                found[f"the server's {name}"] = distribution.version
+    return found
 
 
 def text_of(result: dict[str, object]) -> str:

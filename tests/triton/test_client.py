@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from jettison.core import dtypes
 from jettison.core.errors import ExternalError, MissingError
-from jettison.triton import health
+from jettison.core.tensors import TensorSpec
+from jettison.triton import health, wire
 from jettison.triton.client import Protocol, TritonRunner
 from jettison.triton.config import ModelConfig
+from jettison.triton.wire import Tensor
 
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
 CONFIG = {
@@ -29,6 +33,9 @@ CONFIG = {
     ],
     "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1], "reshape": {"shape": []}}],
 }
+
+
+FLOAT32 = dtypes.of_numpy(np.dtype(np.float32))
 
 
 def free_port() -> int:
@@ -110,6 +117,35 @@ def test_a_server_s_own_error_is_passed_on(scripted: tuple[str, dict[str, tuple[
         assert [str(s) for s in (*runner.inputs, *runner.outputs)] == ["x float32 2", "y float32 scalar"]
         with pytest.raises(ExternalError, match=r"the server says: .*Stub process is not healthy"):
             runner.run({"x": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize("broken", [{"data_type": "TYPE_FP128"}, {"dims": "two"}])
+def test_a_configuration_that_cannot_be_read_leaves_no_connection_open(
+    scripted: tuple[str, dict[str, tuple[int, bytes]]],
+    monkeypatch: pytest.MonkeyPatch,
+    broken: dict[str, object],
+) -> None:
+    url, answers = scripted
+    config = {**CONFIG, "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [2], **broken}]}
+    answers["/v2/models/m/config"] = (200, json.dumps(config).encode())
+    closed: list[str] = []
+    monkeypatch.setattr(TritonRunner, "close", lambda _: closed.append("it"))
+    with pytest.raises((ExternalError, ValueError)):
+        TritonRunner(url, "m")
+    assert closed == ["it"]
+
+
+def test_big_endian_numbers_travel_little_endian_and_text_as_it_is() -> None:
+    spec = TensorSpec(name="x", dtype=FLOAT32, shape=(3,))
+    tensor = Tensor(spec, (3,), (1, 3), "FP32", is_optional=False)
+    found = wire.sent(np.array([1, 2, 3], ">f4"), tensor)
+    assert found.dtype == np.dtype("<f4")
+    assert found.tobytes() == struct.pack("<3f", 1, 2, 3)
+    assert found.shape == (1, 3)
+    own = np.float32([1, 2, 3])
+    assert np.shares_memory(wire.sent(own, tensor), own)
+    text = np.array(["a", "b", "c"], np.object_)
+    assert wire.sent(text, tensor).tolist() == [["a", "b", "c"]]
 
 
 def test_an_answer_that_lacks_an_output_is_told(scripted: tuple[str, dict[str, tuple[int, bytes]]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -30,14 +32,17 @@ class Recorder:
 
     def __init__(self, refuse: Callable[[], None] = does_nothing) -> None:
         self.registered: dict[str, int] = {}
+        self.deadlines: list[dict[str, float]] = []
         self.refuse = refuse
 
-    def register_system_shared_memory(self, name: str, key: str, byte_size: int) -> None:
+    def register_system_shared_memory(self, name: str, key: str, byte_size: int, **deadline: float) -> None:
+        self.deadlines.append(deadline)
         self.refuse()
         assert key == f"/{name}"
         self.registered[name] = byte_size
 
-    def unregister_system_shared_memory(self, name: str) -> None:
+    def unregister_system_shared_memory(self, name: str, **deadline: float) -> None:
+        self.deadlines.append(deadline)
         self.refuse()
         del self.registered[name]
 
@@ -129,6 +134,23 @@ def test_closing_after_the_server_has_gone_is_quiet() -> None:
 
 
 @pytest.mark.parametrize(
+    ("timeout_s", "deadlines"),
+    [
+        (None, [{}, {}]),
+        (0.5, [{"client_timeout": 0.5}, {"client_timeout": 0.5}]),
+        (30.0, [{"client_timeout": 30.0}, {"client_timeout": 1.0}]),
+    ],
+    ids=["http", "grpc", "grpc patient"],
+)
+def test_every_call_has_a_deadline(timeout_s: float | None, deadlines: list[dict[str, float]]) -> None:
+    client = Recorder()
+    region = Region(client, client_timeout_s=timeout_s)
+    region.place([np.zeros(8)])
+    region.close()
+    assert client.deadlines == deadlines
+
+
+@pytest.mark.parametrize(
     ("url", "here"),
     [("127.0.0.1:8000", True), ("localhost:1", True), ("[::1]:8001", True), ("10.0.0.7:8000", False)],
 )
@@ -167,6 +189,35 @@ def test_large_inputs_go_through_shared_memory_and_small_ones_in_the_request(
 
 @pytest.mark.server
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("length", [3, 5_000], ids=["request", "shared memory"])
+def test_big_endian_inputs_arrive_as_the_numbers_that_they_are(
+    served: Served, protocol: Protocol, length: int
+) -> None:
+    ids = long_ids(length)
+    with TritonRunner(url_of(served, protocol), "embedding", protocol=protocol) as live:
+        np.testing.assert_array_equal(live.run({"ids": ids.astype(">i8")})["y"], zoo.TABLE[ids])
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_stopped_server_is_given_up_after_the_timeout_though_the_inputs_are_large(
+    served: Served, protocol: Protocol
+) -> None:
+    pid = served.server.pid or 0
+    runner = TritonRunner(url_of(served, protocol), "embedding", protocol=protocol, timeout_s=0.5)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(ExternalError, match=r"no answer within 0\.5 s"):
+            runner.run({"ids": long_ids(5_000)})
+        runner.close()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    with TritonRunner(url_of(served, protocol), "embedding", protocol=protocol) as live:
+        live.run({"ids": long_ids(3)})
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_that_cannot_map_the_memory_gets_the_inputs_in_the_request(
     served: Served, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +227,7 @@ def test_a_server_that_cannot_map_the_memory_gets_the_inputs_in_the_request(
         monkeypatch.setattr(
             live._client,
             "register_system_shared_memory",
-            lambda name, key, size: register(name, f"{key}-elsewhere", size),
+            lambda name, key, size, **deadline: register(name, f"{key}-elsewhere", size, **deadline),
         )
         np.testing.assert_array_equal(live.run({"ids": ids})["y"], zoo.TABLE[ids])
         assert live._region is None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import signal
 import stat
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from jettison.core.errors import ExternalError, InputError, MissingError, Reposi
 from jettison.triton import health, runtime
 from jettison.triton.runtime import Installation
 from jettison.triton.server import ServerOptions, TritonServer, find_server
+from jettison.triton.server_ports import Ports
 
 SCRIPT = """#!{python}
 import http.server, pathlib, signal, sys, time
@@ -122,6 +126,74 @@ def test_three_crashes_are_told(program: Path) -> None:
     assert (program.parent / "starts").read_text() == "xxx"
 
 
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """The port of an HTTP server that answers 200 to every question, also whether it is ready."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("service", ["http", "grpc", "metrics"])
+def test_a_given_port_that_is_taken_is_refused_before_the_start(
+    program: Path, stranger: int, service: str
+) -> None:
+    server = server_of(program, **{f"{service}_port": stranger})
+    with pytest.raises(InputError) as caught:
+        server.start()
+    assert caught.value.what == f"port {stranger} for {service}"
+    assert caught.value.detail == "something listens there already"
+    assert (
+        caught.value.fix == f"Give another --{service}-port (0 for any free one), or stop what listens there"
+    )
+    assert not (program.parent / "starts").exists()
+
+
+def test_a_port_that_was_given_up_just_now_is_taken_again(program: Path) -> None:
+    with server_of(program) as first:
+        assert health.is_server_ready(first.http_url)
+        port = first.ports.http
+    with server_of(program, http_port=port) as second:
+        assert health.is_server_ready(second.http_url)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("hangs", r"it was not ready after 0\.5 s; another process listens on port \d+"),
+        ("fails", "it ended with status 1"),
+    ],
+)
+def test_another_server_that_took_the_port_meanwhile_is_not_taken_for_ours(
+    program: Path, stranger: int, monkeypatch: pytest.MonkeyPatch, mode: str, words: str
+) -> None:
+    (program.parent / "mode").write_text(mode)
+    monkeypatch.setattr("jettison.triton.server.free_ports", lambda *_: Ports(stranger, 1, 2))
+    server = server_of(program, ready_deadline_s=0.5 if mode == "hangs" else 20)
+    with pytest.raises(ExternalError, match=words):
+        server.start()
+    assert server.pid is None
+
+
+def test_a_server_behind_a_script_that_starts_it_is_ours(program: Path) -> None:
+    real = program.rename(program.with_name("real"))
+    program.write_text(f'#!/bin/sh\n{real} "$@" &\ntrap "kill $!" TERM\nwait\n')
+    program.chmod(0o755)
+    with server_of(program, ready_deadline_s=20, exit_timeout_s=5) as server:
+        assert health.is_server_ready(server.http_url)
+
+
 def test_an_interrupt_while_starting_ends_it_though_the_server_died_of_it_too(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +290,24 @@ def test_a_log_stays_where_the_start_failed_and_the_error_names_it(program: Path
     (program.parent / "mode").write_text("fails")
     with pytest.raises(ExternalError) as caught, server_of(program, temporary_log=True):
         pass
+    (log,) = logs.iterdir()
+    assert caught.value.fix == f"Read the whole log: {log}"
+
+
+def test_no_log_stays_where_only_the_first_start_crashed(program: Path, logs: Path) -> None:
+    (program.parent / "mode").write_text("aborts once")
+    with server_of(program, temporary_log=True):
+        assert (program.parent / "starts").read_text() == "xx"
+    assert not list(logs.iterdir())
+
+
+def test_a_log_stays_where_the_server_was_never_ready_and_the_error_names_it(
+    program: Path, logs: Path
+) -> None:
+    (program.parent / "mode").write_text("hangs")
+    server = server_of(program, temporary_log=True, ready_deadline_s=0.3)
+    with pytest.raises(ExternalError) as caught:
+        server.start()
     (log,) = logs.iterdir()
     assert caught.value.fix == f"Read the whole log: {log}"
 

@@ -18,7 +18,8 @@ import served_models as zoo
 
 from jettison.triton import health
 from jettison.triton.runtime import Installation
-from jettison.triton.server_guard import MARK, SHARED_MEMORY, Guard
+from jettison.triton.server_guard import MARK, Guard
+from jettison.triton.shared_memory import SHARED_MEMORY
 
 DEADLINE_S = 40.0
 """Longer than a server's exit timeout with the grace after it, on a machine that does other work too."""

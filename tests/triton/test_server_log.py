@@ -92,6 +92,7 @@ def test_a_log_stays_that_the_user_named_or_was_sent_to(log: Path) -> None:
     temporary = ServerLog(None)
     temporary.path.write_text("error: bad")
     assert temporary.telling_words() == "error: bad"
+    temporary.keep()
     temporary.discard()
     assert temporary.path.exists()
     temporary.path.unlink()

@@ -72,7 +72,8 @@ def serve(
             raise
         # The document is out: whatever comes after it may not put a second one on stdout.
         raise typer.Exit(end(error, as_json=False)) from error
-    err.print(f"tritonserver ended with status {status}; its log is {running.log_path}")
+    kept = f"; its log is {running.log_path}" if running.log_path.exists() else ""
+    err.print(f"tritonserver ended with status {status}{kept}")
     if status != 0:
         raise typer.Exit(ExternalError.exit_code)
 

@@ -24,7 +24,7 @@ from jettison.triton.wire import (
     check_array,
     is_worth_sharing,
     received,
-    reshaped,
+    sent,
     signature_of,
     tensor_of,
 )
@@ -46,7 +46,7 @@ class TritonRunner:
 
     Raises:
         MissingError: tritonclient is not installed.
-        ExternalError: The server does not answer, or does not serve that model.
+        ExternalError: The server does not answer, or does not serve that model, or a type is unknown here.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class TritonRunner:
         self._timeout_s = timeout_s
         self._client = _connect(self._module, url, protocol, timeout_s)
         is_shared = _is_here(url) if shared_memory is None else shared_memory
-        self._region = Region(self._client) if is_shared else None
-        try:
+        region_timeout_s = timeout_s if protocol == "grpc" else None
+        self._region = Region(self._client, client_timeout_s=region_timeout_s) if is_shared else None
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             with self._explained("connecting to"):
                 config = self._config()
-        except ExternalError:
-            self.close()
-            raise
-        self._max_batch_size = config.max_batch_size
-        self._inputs = tuple(tensor_of(item, config) for item in config.input)
-        self._outputs = tuple(tensor_of(item, config) for item in config.output)
+            self._max_batch_size = config.max_batch_size
+            self._inputs = tuple(tensor_of(item, config) for item in config.input)
+            self._outputs = tuple(tensor_of(item, config) for item in config.output)
+            undo.pop_all()
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
@@ -136,7 +136,7 @@ class TritonRunner:
 
     def _infer(self, arrays: Arrays) -> Arrays:
         tensors = [tensor for tensor in self._inputs if tensor.spec.name in arrays]
-        wires = [reshaped(arrays[tensor.spec.name], tensor.seen, tensor.wire) for tensor in tensors]
+        wires = [sent(arrays[tensor.spec.name], tensor) for tensor in tensors]
         with self._explained("calling"):
             result = self._call(tensors, wires)
         return {
@@ -164,7 +164,9 @@ class TritonRunner:
             return None
         try:
             return self._region.place(wires)
-        except (InferenceServerException, OSError):
+        except (InferenceServerException, OSError) as error:
+            if isinstance(error, TimeoutError) or _is_slow(str(error)):
+                raise  # it would be as slow to take the inputs in the request
             self._leave_region()
             return None
 
@@ -221,12 +223,16 @@ class TritonRunner:
 
 
 def _unreachable(what: str, words: str, timeout_s: float) -> ExternalError:
-    is_slow = "timed out" in words or "imeout" in words or "eadline" in words
+    is_slow = _is_slow(words)
     detail = (
         f"no answer within {timeout_s:g} s ({words})" if is_slow else f"the server does not answer ({words})"
     )
     fix = "Give a longer timeout" if is_slow else "Start it: jettison serve REPOSITORY"
     return ExternalError(what, detail=detail, fix=fix)
+
+
+def _is_slow(words: str) -> bool:
+    return "timed out" in words or "imeout" in words or "eadline" in words
 
 
 def _door(protocol: Protocol) -> ModuleType:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import time
@@ -21,19 +20,25 @@ from jettison.core.errors import ExternalError, InputError, RepositoryError
 from jettison.triton.health import is_server_ready
 from jettison.triton.interpreters import find_interpreter
 from jettison.triton.runtime import OUR_BACKENDS, Installation, make_runtime
-from jettison.triton.server_guard import MARK, SHARED_MEMORY, Guard
+from jettison.triton.server_guard import MARK, Guard
 from jettison.triton.server_log import ServerLog
-from jettison.triton.server_ports import LOOPBACK, Ports, free_ports
+from jettison.triton.server_ports import LOOPBACK, Ports, free_ports, is_anothers
+from jettison.triton.shared_memory import SHARED_MEMORY, free_bytes
 
 _POLL_S = 0.05
+"""Chosen: so often that nobody waits for it, so seldom that asking costs next to nothing."""
 _GRACE_S = 5
+"""Chosen: what the server may take beyond its own exit timeout before it is killed."""
 _START_ATTEMPTS = 3
 """A start that ends by a signal is tried again: on a loaded machine the Python backend sometimes aborts
-with `boost::interprocess::lock_exception` (1 of 60 starts; triton-inference-server/server issue 8882)."""
+with `boost::interprocess::lock_exception` (1 of 60 starts; triton-inference-server/server issue 8882).
+Chosen: at that rate three in a row abort once in 216,000, and a server that always crashes is soon told."""
 _REGION_BYTES = 16 << 20
 """Shared memory for each instance instead of Triton's 1 MiB, where there is plenty: a region that need not
-grow spares a remapping, and crashes of issue 8882 were seen as regions grew."""
+grow spares a remapping, and crashes of issue 8882 were seen as regions grew. Chosen: a batch of 27 images of
+3x224x224 float32 fits."""
 _PLENTY_BYTES = 1 << 30
+"""Chosen: 64 instances with such a region."""
 _ASKED = (0, -signal.SIGTERM, -signal.SIGINT)
 """Exit statuses of a server that ended because it was asked to, maybe before it could listen to signals."""
 
@@ -96,7 +101,7 @@ class TritonServer:
         environment: The environment that the server shall see; the installation's additions win.
         options: Ports, mode and times.
         log: Where its log goes; if None a temporary file, which is removed when the server was ready and
-            ended because it was asked to.
+            ended because it was asked to, whoever asked.
     """
 
     def __init__(
@@ -164,6 +169,7 @@ class TritonServer:
 
         Raises:
             RepositoryError: There is no such repository.
+            InputError: Something listens on a given port already, or this user may not.
             ExternalError: It ended, or was not ready by the deadline; the message has its own words.
         """
         if not self.repository.is_dir():
@@ -182,6 +188,7 @@ class TritonServer:
                 return
             except ExternalError:
                 if not (self._has_crashed() and attempts_left):
+                    self._log.keep()
                     self.stop()
                     raise
             except BaseException:
@@ -240,7 +247,7 @@ class TritonServer:
     def _shared_memory(self) -> Iterator[str]:
         for backend in ("python", *(path.name for path in sorted(OUR_BACKENDS.iterdir()))):
             yield f"--backend-config={backend},shm-region-prefix-name={self._name}"
-            if shutil.disk_usage(SHARED_MEMORY).free > _PLENTY_BYTES:
+            if free_bytes() > _PLENTY_BYTES:
                 yield f"--backend-config={backend},shm-default-byte-size={_REGION_BYTES}"
 
     def _launch(self) -> None:
@@ -260,13 +267,15 @@ class TritonServer:
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + self.options.ready_deadline_s
-        while not is_server_ready(self.http_url):
+        mark, is_other = f"{MARK}={self._name}", False
+        while not is_server_ready(self.http_url) or (is_other := is_anothers(self.ports.http, mark)):
             if self.pid is None:
                 raise self._failure(
                     f"it ended with status {self._process.returncode if self._process else None}"
                 )
             if time.monotonic() > deadline:
-                raise self._failure(f"it was not ready after {self.options.ready_deadline_s:g} s")
+                why = f"; another process listens on port {self.ports.http}" if is_other else ""
+                raise self._failure(f"it was not ready after {self.options.ready_deadline_s:g} s{why}")
             time.sleep(_POLL_S)
 
     def _failure(self, reason: str) -> ExternalError:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Linux keeps shared memory, not a scratch folder)
+from jettison.triton.shared_memory import SHARED_MEMORY
+
 MARK = "JETTISON_SERVER"
-"""Environment variable by which the guard knows the server and its stubs: numbers of processes are reused."""
+"""Environment variable with the server's name. Numbers of processes are reused: the guard signals what has
+the server's number only while that has the mark too. It knows no stubs: those end with their server."""
 
 _SCRIPT = f"""
 pid=$1 mark={MARK}=$2 patience_s=$3 regions={SHARED_MEMORY}/$2

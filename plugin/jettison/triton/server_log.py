@@ -41,9 +41,12 @@ class ServerLog:
         return self._path
 
     def telling_words(self) -> str:
-        """The lines that say what is wrong, joined; the log stays for the reader from now on."""
-        self._is_temporary = False
+        """The lines that say what is wrong, joined."""
         return " / ".join(telling_lines(self.path))
+
+    def keep(self) -> None:
+        """Let it stay from now on, for a reader who is sent to it."""
+        self._is_temporary = False
 
     def discard(self) -> None:
         """Remove a temporary log."""

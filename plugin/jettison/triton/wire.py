@@ -90,6 +90,15 @@ def reshaped(array: Array, source: tuple[int, ...], target: tuple[int, ...]) -> 
     return array.reshape([next(open_sizes) if size == -1 else size for size in target])
 
 
+def sent(array: Array, tensor: Tensor) -> Array:
+    """An input as it travels: in the shape of requests, and little-endian, as the protocol has it.
+
+    Source: triton-inference-server/server, docs/protocol/extension_binary_data.md.
+    """
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return reshaped(little, tensor.seen, tensor.wire)
+
+
 def received(array: Array | None, tensor: Tensor) -> Array:
     """An output as the model gives it.
 

@@ -1,6 +1,7 @@
 """Lineage and the store: a step with the same lineage runs once, any other runs again."""
 
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from jettison.core.artifacts import (
+    DIGESTS_FILE,
     LINEAGE_FILE,
     Lineage,
     Store,
@@ -108,6 +110,41 @@ def test_a_changed_setting_runs_beside_the_old_result(tmp_path: Path) -> None:
     second = store.once(lineage(settings="bits=4"), lambda _: None)
     assert first != second
     assert {first, second} == set(tmp_path.iterdir())
+
+
+def _change(folder: Path) -> None:
+    (folder / "result").write_text("dona")
+
+
+def _truncate(folder: Path) -> None:
+    (folder / "result").write_text("do")
+
+
+def _remove(folder: Path) -> None:
+    (folder / "result").unlink()
+
+
+def _add(folder: Path) -> None:
+    (folder / "model.onnx.data").write_text("stray")
+
+
+def _forget(folder: Path) -> None:
+    (folder / DIGESTS_FILE).write_text("{")
+
+
+@pytest.mark.parametrize("harm", [_change, _truncate, _remove, _add, _forget])
+def test_a_result_that_was_changed_on_disk_is_made_again(
+    harm: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build(stage: Path) -> None:
+        (stage / "result").write_text("done")
+
+    folder = Store(tmp_path).once(lineage(), build)
+    harm(folder)
+    assert Store(tmp_path).once(lineage(), build) == folder
+    assert (folder / "result").read_text() == "done"
+    assert not (folder / "model.onnx.data").exists()
+    assert "was damaged on disk: made again" in caplog.text
 
 
 def test_a_step_that_failed_runs_again(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ setting redoes only what depends on it.
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +17,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from jettison._version import __version__
-from jettison.core.files import staged_folder
+from jettison.core.files import sha256_of, staged_folder
 from jettison.core.tensors import Arrays
+
+_LOG = logging.getLogger(__name__)
 
 LINEAGE_FILE = "lineage.json"
 """Beside each artifact: who made it from what."""
+DIGESTS_FILE = "digests.json"
+"""Beside each artifact: the SHA-256 of every file of its folder, by its path there."""
 
 
 class Lineage(BaseModel):
@@ -59,10 +66,15 @@ def version_of(library: str) -> str | None:
 
 
 class Store:
-    """A folder of step results, each in a folder named by its step and lineage digest."""
+    """A folder of step results, each in a folder named by its step and lineage digest.
+
+    A result that stands on disk is believed only as it was written: one whose files have changed since is
+    made again.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._verified: set[Path] = set()
 
     def folder_of(self, lineage: Lineage) -> Path:
         """Where the result of that lineage stands or would stand."""
@@ -75,15 +87,34 @@ class Store:
         was faster, its result stands: equal lineages make equal results.
         """
         folder = self.folder_of(lineage)
+        if folder.is_dir() and folder not in self._verified and not _is_whole(folder):
+            _LOG.warning("%s was damaged on disk: made again", folder)
+            shutil.rmtree(folder)
         if not folder.is_dir():
             try:
                 with staged_folder(folder) as stage:
                     build(stage)
                     (stage / LINEAGE_FILE).write_text(lineage.model_dump_json(indent=1))
+                    (stage / DIGESTS_FILE).write_text(json.dumps(_digests_of(stage), indent=1))
             except OSError:
                 if not folder.is_dir():
                     raise
+        self._verified.add(folder)
         return folder
+
+
+def _digests_of(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DIGESTS_FILE)
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the folder holds the files that were written, and no others."""
+    try:
+        written: object = json.loads((folder / DIGESTS_FILE).read_text())
+    except (OSError, ValueError):
+        return False
+    return written == _digests_of(folder)
 
 
 def arrays_digest(arrays: Arrays) -> str:

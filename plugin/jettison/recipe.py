@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     field_validator,
+    model_validator,
 )
 
 from jettison.compress.passes import Pass
@@ -56,7 +57,10 @@ COUNTS_ONLY_WITH: dict[str, tuple[str, str]] = {"percentile": ("ranges", "percen
 
 BASELINE = "baseline"
 """The name of the model itself among its variants."""
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+FLOAT_SUFFIX = "fp32"
+"""Behind a model's name, the name under which the baseline is published."""
+_LONGEST_NAME = 128
+_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_.-]{{0,{_LONGEST_NAME - 1}}}")
 _CLOSED = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -179,10 +183,10 @@ class Recipe(BaseModel):
     variants: tuple[Variant, ...] = ()
     gate: Gate = Gate()
     publish: Publication | None = None
-    seed: int = Field(default=0, strict=True)
+    seed: int = Field(default=0, ge=0, strict=True)
     threads: int = Field(default=0, ge=0, strict=True)
     explain: bool = True
-    time_budget_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    time_budget_s: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
 
     @field_validator("targets", mode="before")
     @classmethod
@@ -211,6 +215,30 @@ class Recipe(BaseModel):
             fix = f"Give each variant a name of its own; {BASELINE!r} is the model itself"
             raise ImpossibleValueError(f"found the name {twice} twice", fix=fix)
         return value
+
+    @model_validator(mode="after")
+    def _published_names(self) -> Recipe:
+        """What may be chosen can be published: known before the work and not after it."""
+        names = [FLOAT_SUFFIX, *(variant.name for variant in self.variants)] if self.publish else []
+        if _twice(names):
+            raise ImpossibleValueError(
+                f"{self.model.name}-{FLOAT_SUFFIX} is the name under which the baseline is published",
+                fix=f"Give the variant {FLOAT_SUFFIX!r} another name",
+            )
+        longest = max((f"{self.model.name}-{name}" for name in names), key=len, default="")
+        if len(longest) > _LONGEST_NAME:
+            raise ImpossibleValueError(
+                f"expected published names of {_LONGEST_NAME} characters at most, found {longest!r} with "
+                f"{len(longest)}",
+                fix="Shorten the name of the model or of the variant",
+            )
+        return self
+
+    @property
+    def searching(self) -> str | None:
+        """The name of a variant that judges its choices by samples, or None."""
+        tried = (variant for target in self.targets for variant in self.variants_for(target))
+        return next((variant.name for variant in tried if variant.searches), None)
 
     def variants_for(self, target: Target) -> tuple[Variant, ...]:
         """The recipe's variants, or a sensible set for the target where it names none."""

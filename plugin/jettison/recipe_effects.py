@@ -90,8 +90,7 @@ def idle_notes(recipe: Recipe) -> tuple[str, ...]:
 
 def _idle_in_search(recipe: Recipe, *, search: str, time_budget: str) -> list[str]:
     """What was given for searches and is read by none of the variants that are tried, by these names."""
-    tried = (variant for target in recipe.targets for variant in recipe.variants_for(target))
-    if any(variant.searches for variant in tried):
+    if recipe.searching is not None:
         return []
     given = {search: recipe.samples.search, time_budget: recipe.time_budget_s}
     return [name for name, value in given.items() if value is not None]

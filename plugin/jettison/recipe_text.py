@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from jettison.core.errors import RecipeError
+from jettison.core.samples import names_function
 from jettison.core.strict_yaml import load_yaml
 from jettison.core.validation import Location, nearest, problem_of
 from jettison.evaluate.gate import Gate
@@ -14,6 +15,7 @@ from jettison.recipe import PASSES, ModelSource, Publication, Recipe, SampleSour
 from jettison.recipe_effects import refuse_idle
 
 LARGEST_RECIPE_BYTES = 1 << 20
+"""The longest recipe has some kilobytes; what is larger is a model, given in its place, and is not read."""
 
 _VARIANT_FORM = "Write it like --variant 'int8=[{quantize: full}]'"
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -91,7 +93,7 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _source(text: str | None, folder: Path) -> str | None:
-    if text is None or ":" in text:
+    if text is None or names_function(text):
         return text
     return str(folder / text)
 

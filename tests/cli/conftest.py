@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,10 @@ def jettison(monkeypatch, capsys):
         captured = capsys.readouterr()
         return Answer(code, captured.out, captured.err)
 
-    return call
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def conv_model():

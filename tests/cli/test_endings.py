@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import types
 
@@ -145,6 +147,60 @@ def test_closed_stdout_is_no_defect(monkeypatch, capfd):
     monkeypatch.undo()
     with pytest.raises(BrokenPipeError):
         closed.close()
+
+
+@pytest.mark.parametrize("arguments", [("doctor",), ("doctor", "--json"), ("--help",)])
+def test_a_reader_that_went_away_ends_every_verb_with_130(arguments):
+    """As in `jettison doctor | true`: rich would end the process by itself, with 1."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "jettison", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_an_end_of_the_process_from_inside_is_a_defect_and_no_success(jettison, recipe, monkeypatch):
+    monkeypatch.setattr(run_verb, "walk", dying(SystemExit(0)))
+    answer = jettison("run", recipe, "--json")
+    assert answer.code == 70
+    assert answer.document["error"]["detail"] == "SystemExit: 0"
+
+
+ENDLESS = """
+import os, signal
+import numpy as np
+
+def samples():
+    yield {"image": np.zeros((1, 16, 16, 16), np.float32)}
+    os.kill(os.getpid(), signal.%s)
+    while True:
+        pass
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_any_verb_in_order(workspace, name, code):
+    """A real process: one document, and no folder of it left behind."""
+    (workspace / "endless_samples.py").write_text(ENDLESS % name)
+    (workspace / "tmp").mkdir()
+    command = [
+        sys.executable, "-m", "jettison", "evaluate", "model.onnx", "--baseline", "model.onnx",
+        "--evaluation", "endless_samples:samples", "--json",
+    ]  # fmt: skip
+    path = os.pathsep.join([str(workspace), *sys.path])
+    environment = {**os.environ, "TMPDIR": str(workspace / "tmp"), "PYTHONPATH": path}
+    done = subprocess.run(
+        command, cwd=workspace, env=environment, capture_output=True, check=False, timeout=120
+    )
+    assert done.returncode == code
+    assert json.loads(done.stdout)["error"]["what"] == "interrupted"
+    assert list((workspace / "tmp").iterdir()) == []
+
+
+def test_a_full_disk_is_told_without_options_that_a_verb_may_not_have(jettison, recipe, monkeypatch):
+    monkeypatch.setattr(run_verb, "walk", dying(OSError(28, "No space left on device", "/tmp/x")))
+    assert jettison("run", recipe, "--json").document["error"]["fix"] == "Free some space, or write elsewhere"
 
 
 def test_document_that_cannot_be_written_does_not_hide_the_error(monkeypatch, capsys):

@@ -22,7 +22,7 @@ def command(folder, output):
     return [
         sys.executable, "-m", "jettison", "compress", str(folder / "model.onnx"),
         "--calibration", str(folder / "calibration.npz"), "--evaluation", str(folder / "evaluation.npz"),
-        "--metric", "sqnr", "--tolerance", "0.00001", "--target", "cpu",
+        "--metric", "sqnr", "--tolerance", "0.000001", "--target", "cpu",
         "--variant", "part=[{quantize: partial, objective: size, max_evaluations: 4}]",
         "-o", str(output), "--json",
     ]  # fmt: skip

@@ -179,3 +179,14 @@ def test_file_of_bytes_that_are_no_text_is_no_yaml(tmp_path):
     (tmp_path / "recipe.yaml").write_bytes(b"\xff\x00\x81 model")
     with pytest.raises(RecipeError, match="not YAML"):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_sample_path_with_a_colon_is_taken_from_the_folder_of_the_recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "model: {name: m, path: m.onnx}\n"
+        "samples: {calibration: 'data:1/cal', evaluation: 'own.module:function'}"
+    )
+    samples = load_recipe(path).samples
+    assert samples.calibration == str(tmp_path / "data:1/cal")
+    assert samples.evaluation == "own.module:function"

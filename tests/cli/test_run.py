@@ -146,8 +146,10 @@ def test_labels_that_the_model_does_not_know_are_told_before_anything_is_written
     with np.load(workspace / "evaluation.npz") as stored:
         arrays = dict(stored)
     arrays["labels"][[7, 9]] = -1
-    np.savez(workspace / "wrong.npz", **arrays)
+    np.savez(workspace / "wrong.npz", **{name: array[:100] for name, array in arrays.items()})
     given = {"--evaluation": workspace / "evaluation.npz"} | {option: workspace / "wrong.npz"}
+    if option == "--search":
+        given["--variant"] = "part=[{quantize: partial}]"
     answer = jettison(
         "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
         "--target", "cpu", *(part for pair in given.items() for part in pair), "-o", workspace / "out",
@@ -157,6 +159,17 @@ def test_labels_that_the_model_does_not_know_are_told_before_anything_is_written
         f"labels of {workspace}/wrong.npz: expected a class from 0 to 15, found -1 in sample 7" in answer.err
     )
     assert not (workspace / "out").exists()
+
+
+def test_labels_of_calibration_samples_are_not_read_where_nothing_searches(jettison, workspace):
+    with np.load(workspace / "calibration.npz") as stored:
+        np.savez(workspace / "labelled.npz", **stored, labels=np.full(32, 99))
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "labelled.npz", "--target", "cpu",
+        "--evaluation", workspace / "evaluation.npz", "--metric", "top1", "--tolerance", "0.1",
+        "--variant", "int8=[{quantize: full}]", "-o", workspace / "out",
+    )  # fmt: skip
+    assert (answer.code, answer.err) == (0, "")
 
 
 def test_the_compilers_first_refusal_is_the_reason(jettison, workspace, monkeypatch):
@@ -209,6 +222,19 @@ def test_refused_variant_is_reported_with_its_reason(jettison, workspace):
 
 
 @pytest.mark.rtx
+def test_a_model_of_an_earlier_run_does_not_stand_under_the_name_of_a_refused_variant(jettison, workspace):
+    (workspace / "out" / "cpu" / "notes").mkdir(parents=True)
+    for passes in ("{quantize: full}", "{quantize: float8}"):
+        jettison(
+            "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
+            "--evaluation", workspace / "evaluation.npz", "--target", "cpu", "--variant", f"d=[{passes}]",
+            "--output", workspace / "out",
+        )  # fmt: skip
+        if passes == "{quantize: full}":
+            assert (workspace / "out" / "cpu" / "d" / "model.onnx").is_file()
+    assert sorted(path.name for path in (workspace / "out" / "cpu").iterdir()) == ["baseline", "notes"]
+
+
 def test_gpu_target_asks_the_compiler_and_measures_no_latency(jettison, workspace):
     pytest.importorskip("tensorrt_rtx")
     answer = jettison(

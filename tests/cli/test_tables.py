@@ -94,3 +94,15 @@ def test_variant_that_a_pass_refused_was_never_to_be_compiled(capsys):
         "│"
     )
     assert [cell.strip() for cell in cells[8:11]] == ["", "", "refused"]
+
+
+def test_words_that_look_like_markup_are_printed_as_they_are(capsys):
+    """As `jettison evaluate net[int8].onnx` has them: rich would drop the brackets, or fail on `[/...]`."""
+    reason = "INVALID_NODE for {ForeignNode[/layers.0/MatMul]} at :bread:"
+    found = result(name="net[int8]", accepted=False, compiles=False, reasons=(reason,))
+    print_result(found.model_copy(update={"model": "base[/x]", "metric": "own:top1:"}))
+    text = capsys.readouterr().out
+    assert "base[/x] on sm89" in text
+    assert "own:top1:" in text
+    assert "│ net[int8] │" in text
+    assert f"net[int8]: {reason}" in " ".join(text.split())

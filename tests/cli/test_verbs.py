@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from jettison.cli.verbs import app
 from jettison.core.environments import MARKER_NAME
 from jettison.core.errors import ExternalError
 from jettison.core.targets import parse_target
+from jettison.engines.tensorrt import preflight as asking
+from jettison.engines.tensorrt.exchange import CompileAnswer
 from jettison.engines.tensorrt.preflight import preflight
+from jettison.engines.tensorrt.report import RefusedNode
 
 
 def test_publish_gives_growing_versions_and_absolute_paths(jettison, workspace, monkeypatch):
@@ -200,9 +204,7 @@ def test_serve_that_is_stopped_before_it_is_ready_prints_one(
 
 
 def test_preflight_without_the_compiler_names_the_extra(jettison, workspace, monkeypatch):
-    report = preflight(workspace / "model.onnx", parse_target("sm89"))
-    missing = report.model_copy(update={"outcome": "unavailable"})
-    monkeypatch.setattr(preflight_verb, "ask", lambda *_, **__: missing)
+    monkeypatch.setattr(asking, "find_module", lambda: None)
     answer = jettison("preflight", workspace / "model.onnx", "--target", "sm89")
     assert answer.code == 3
     assert "[rtx]'" in answer.err
@@ -224,6 +226,37 @@ def test_preflight_answers_in_one_document(jettison, workspace):
     assert answer.code == 0
     assert answer.document["compiles"] is True
     assert answer.document["int8_mac_share"] == 0.0
+
+
+def test_words_of_the_compiler_are_printed_as_they_are(jettison, workspace, monkeypatch):
+    words = {
+        "node": "{ForeignNode[/layers.0/MatMul]}",
+        "operator": "net[int8]",
+        "description": "no [/] tactic",
+    }
+    refused = RefusedNode(code="BUILDER", **words)
+    report = preflight(workspace / "model.onnx", parse_target("sm89"))
+    told = report.model_copy(update={"outcome": "refused", "compiles": False, "refusals": (refused,)})
+    monkeypatch.setattr(preflight_verb, "ask", lambda *_, **__: told)
+    answer = jettison("preflight", workspace / "model.onnx")
+    assert answer.code == 1
+    assert all(word in answer.out for word in words.values())
+
+
+def test_preflight_with_a_compiler_that_does_not_load_says_why(jettison, workspace, monkeypatch):
+    def child(request, **_):
+        request.answer.write_text(CompileAnswer(built=False, missing="libcuda.so.1").model_dump_json())
+        return subprocess.CompletedProcess([], 0, stderr="")
+
+    monkeypatch.setattr(asking, "find_module", lambda: "tensorrt_rtx")
+    monkeypatch.setattr(asking, "_run_child", child)
+    answer = jettison("preflight", workspace / "model.onnx", "--json")
+    assert answer.code == 3
+    assert answer.document["error"] == {
+        "what": "preflight",
+        "detail": "tensorrt_rtx is installed but does not load: libcuda.so.1",
+        "fix": "Bring what it names, or install the compiler again",
+    }
 
 
 def test_preflight_for_the_cpu_is_refused(jettison, workspace):

@@ -161,6 +161,10 @@ def test_pass_that_does_not_exist(jettison, workspace):
         ("metric: top1", "metric: 2026-99-99", "not YAML"),
         ("metric: top1", f"metric: {'[' * 5000}", "not YAML"),
         ("name: int8", "name: baseline", "'baseline' is the model itself"),
+        ("metric: top1", "seed: -1", "seed: expected 0 or more, found -1"),
+        ("metric: top1", "time_budget_s: yes", "time_budget_s: expected a number, found true"),
+        ("name: int8", "name: fp32", "small-fp32 is the name under which the baseline is published"),
+        ("name: int8", f"name: i{'x' * 125}", "expected published names of 128 characters at most"),
     ],
 )
 def test_recipe_with_a_wrong_key_or_value(jettison, recipe, workspace, old, new, words):
@@ -215,6 +219,39 @@ def test_publishing_what_onnx_runtime_cannot_run(jettison, workspace):
     )
     assert answer.code == 2
     assert not (workspace / "models").exists()
+
+
+@pytest.mark.parametrize("labels", [(-1, 1, 1), (-1, 1, 1, 1)])
+def test_labels_in_a_shape_that_top1_does_not_read_are_told_before_any_work(jettison, workspace, labels):
+    with np.load(workspace / "evaluation.npz") as stored:
+        arrays = dict(stored)
+    wrong = samples(workspace, **(arrays | {"labels": arrays["labels"].reshape(labels)}))
+    answer = compress(jettison, workspace, **{"--evaluation": wrong, "--metric": "top1"})
+    shape = "x".join(["1"] * (len(labels) - 1))
+    assert answer.code == 2
+    assert f"found int64 of shape {shape}" in answer.err
+    assert not (workspace / "out").exists()
+
+
+def test_a_negative_seed_is_told_by_every_verb_that_takes_one(jettison, workspace):
+    assert "'--seed'" in compress(jettison, workspace, **{"--seed": -1}).err
+    given = ("--baseline", workspace / "model.onnx", "--evaluation", workspace / "evaluation.npz")
+    answer = jettison("evaluate", workspace / "model.onnx", *given, "--seed", "-1")
+    assert answer.code == 2
+    assert "'--seed'" in answer.err
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(0)", "missing", "raise RuntimeError('no camera')"])
+def test_a_metric_or_samples_of_the_user_that_fail_are_wrong_input(jettison, workspace, monkeypatch, code):
+    monkeypatch.syspath_prepend(workspace)
+    (workspace / "own_failing.py").write_text(f"def fails(*outputs):\n    {code}")
+    for option in ("--metric", "--evaluation"):
+        answer = compress(
+            jettison, workspace, **{option: "own_failing:fails", "--variant": "h=[{quantize: float16}]"}
+        )
+        assert answer.code == 2
+        assert "own_failing:fails" in answer.err
+        assert "failed" in answer.err
 
 
 def test_evaluating_models_of_different_signatures(jettison, workspace):

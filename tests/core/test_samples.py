@@ -20,6 +20,7 @@ from jettison.core.samples import (
     checked,
     first,
     load_function,
+    names_function,
     open_samples,
     samples_of,
     shared,
@@ -144,6 +145,42 @@ def test_a_function_that_fails_is_told_with_its_words(module: Module) -> None:
     assert "invalid syntax" in refused("own_samples_3:broken")
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("missing", "NameError: name 'missing' is not defined"),
+        ("raise RuntimeError('no camera')", "RuntimeError: no camera"),
+        (
+            "open('/nowhere/images')",
+            "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/images'",
+        ),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise Exception('its own')", "Exception: its own"),
+    ],
+)
+def test_whatever_a_function_or_its_module_raises_is_an_error_of_it(
+    module: Module, code: str, words: str
+) -> None:
+    module.write("own_samples_4", f"def fails():\n    {code}\n    yield")
+    assert refused("own_samples_4:fails") == f"the function failed with {words}. Correct it"
+    module.write("own_samples_5", code)
+    assert refused("own_samples_5:fails") == f"its module failed with {words}. Correct it"
+    with pytest.raises(SamplesError, match="function 'own_samples_5:fails'"):
+        load_function("own_samples_5:fails")
+
+
+def test_what_jettison_says_of_the_arrays_of_a_function_is_told_as_it_is(module: Module) -> None:
+    module.write("own_samples_6", "def yields():\n    yield {'labels': [1]}")
+    assert refused("own_samples_6:yields") == "found only ['labels']. Add the model's inputs by name"
+
+
+@pytest.mark.parametrize("source", ["data:1/cal", "./data:1", "a:b:c", "C:/cal", ":f", "a-b:f"])
+def test_a_path_with_a_colon_is_no_function(source: str) -> None:
+    assert not names_function(source)
+    assert names_function("package.module:function")
+    assert refused(source).startswith("there is no such file or folder")
+
+
 def test_text_has_a_digest_by_its_words() -> None:
     texts = [np.array([words], dtype=np.object_) for words in ("a b", "a b", "a c")]
     digests = [samples_of({"t": text}, specs=[spec("t", "n", dtype="string")]).sha256 for text in texts]
@@ -155,7 +192,6 @@ def test_a_module_or_function_that_is_not_there_is_told(module: Module) -> None:
     fix = "Install its package, or correct package.module:function"
     assert refused("no_such_module_x:f") == f"No module named 'no_such_module_x'. {fix}"
     assert refused("own_samples_2:f") == f"module 'own_samples_2' has no attribute 'f'. {fix}"
-    assert refused(":f") == f"Empty module name. {fix}"
     assert refused("own_samples_2:value") == f"'value' is no function. {fix}"
     with pytest.raises(SamplesError, match="function 'no_such_module_x:f'"):
         load_function("no_such_module_x:f")
@@ -273,6 +309,21 @@ def test_labels_of_another_kind_in_a_later_shard_are_told(tmp_path: Path) -> Non
         "labels are int64 at first and float64 from sample 3 (row 0 of b.npz), counted from 0. "
         "Give all labels as one element type"
     )
+
+
+def test_labels_of_another_shape_in_a_later_shard_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=rows(3), labels=np.arange(3))
+    np.savez(tmp_path / "b.npz", image=rows(2, start=3), labels=np.zeros((2, 1), np.int64))
+    assert refused(tmp_path) == (
+        "labels are of shape scalar at first and of shape 1 from sample 3 (row 0 of b.npz), counted from 0. "
+        "Give all labels in one shape"
+    )
+
+
+def test_labels_may_follow_the_shape_of_samples_that_share_no_batch() -> None:
+    parts = [Batch({"image": np.zeros((2, n), np.float32)}, np.zeros((2, n))) for n in (4, 6)]
+    samples = checked(lambda: iter(parts), source="parts", specs=[spec("image", "n", "length")])
+    assert [len(batch) for batch in samples.batches(4)] == [2, 2]
 
 
 def test_one_label_for_all_samples_is_told(module: Module) -> None:

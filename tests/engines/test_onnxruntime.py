@@ -8,8 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jettison.core.errors import ModelError
+from jettison.core.runner import mixes_samples
 from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of, session_of
 from jettison.graph.save import save_model
+from zoo.builder import image_net
 from zoo.session import cleaned
 from zoo.table import ZOO
 
@@ -64,6 +66,21 @@ def test_only_an_unoptimized_session_keeps_the_pairs(tmp_path, optimize, is_kept
     kinds = [node.op_type for node in onnx.load(ran).graph.node]
     assert ("MatMul" in kinds) is is_kept
     assert (kinds.count("DequantizeLinear") == 3) is is_kept
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_a_model_that_takes_a_scale_from_the_whole_batch_is_known(tmp_path, as_bytes):
+    net, x = image_net("plain", 8)
+    net.head(net.op("Relu", net.conv(x, (8, 8))), 8)
+    plain = net.model()
+    net, x = image_net("dynamic", 8)
+    quantized, scale, zero = net.op("DynamicQuantizeLinear", net.conv(x, (8, 8)), outputs=3)
+    net.head(net.op("DequantizeLinear", quantized, scale, zero), 8)
+    for model, mixes in ((plain, False), (net.model(), True)):
+        content = model.SerializeToString()
+        (tmp_path / "model.onnx").write_bytes(content)
+        runner = OnnxRuntimeRunner(content if as_bytes else tmp_path / "model.onnx")
+        assert mixes_samples(runner) is mixes
 
 
 def test_scalar_input_takes_the_only_row(tmp_path):

@@ -41,3 +41,13 @@ def test_settings_read_as_they_were_written():
         "1", "0", "0.01", "1e-05", "0.0123456789",
     ]  # fmt: skip
     assert [percent(share) for share in (0.95, 0.57, 0.999, 0.99999)] == ["95%", "57%", "99.9%", "99.999%"]
+
+
+@given(st.floats(0.5, 1, exclude_max=True))
+def test_a_share_below_one_never_reads_as_all_of_it(share):
+    assert percent(share) != "100%"
+    assert float(percent(share)[:-1]) == pytest.approx(share * 100, rel=1e-11)  # 12 digits or more
+
+
+def test_a_share_next_to_one_has_the_digits_that_it_takes():
+    assert [percent(share) for share in (1 - 1e-15, 1.0)] == ["99.9999999999999%", "100%"]

@@ -158,6 +158,12 @@ def test_a_smaller_variant_may_be_as_fast_within_the_measurement():
     assert not judge(GATE, evidence(speed=speed(0.995), size_bytes=100)).accepted
 
 
+def test_the_size_of_a_smaller_file_is_not_rounded_onto_the_share_that_it_is_below():
+    report = judge(GATE, evidence(size_bytes=9499, baseline_size_bytes=10000))
+    assert report.accepted
+    assert report.reasons[-1] == "0.9499 of the baseline's size"
+
+
 def test_a_variant_neither_faster_nor_smaller_says_so():
     report = judge(GATE, evidence(speed=speed(1.005), size_bytes=99))
     assert report.reasons == (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jettison.core.errors import RecipeError, SamplesError
 from jettison.evaluate.answers import Answers
-from jettison.evaluate.metrics import METRIC_NAMES, WORST_MAE, default_metric, resolve_metric
+from jettison.evaluate.metrics import METRIC_NAMES, WORST_MAE, default_metric, metric_for, resolve_metric
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [0.3, 0.3, 0.4]], np.float32)
 
@@ -270,3 +270,18 @@ def test_a_users_function_that_cannot_be_called_is_refused_at_once(own):
         resolve_metric("own_metrics:gone")
     with pytest.raises(RecipeError, match=r"no_such_package_here"):
         resolve_metric("no_such_package_here:gone")
+
+
+def test_top5_of_a_model_with_five_classes_is_refused_before_any_work():
+    samples = some_samples(labels=np.zeros(20, np.int64))
+    with pytest.raises(RecipeError, match="expected scores of more than 5 classes, found 5 classes"):
+        metric_for("top5", samples, [spec("scores", ("batch", 5))])
+    for shape in (("batch", 6), ("batch", "classes")):
+        assert metric_for("top5", samples, [spec("scores", shape)]).name == "top5"
+
+
+@pytest.mark.parametrize("name", ["top1", "top5"])
+def test_labels_with_more_than_two_dimensions_are_refused_before_any_work(name):
+    samples = some_samples(labels=np.zeros((20, 1, 1), np.int64))
+    with pytest.raises(SamplesError, match="found int64 of shape 1x1 in sample 0"):
+        metric_for(name, samples, [spec("scores", ("batch", 10))])

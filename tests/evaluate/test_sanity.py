@@ -32,3 +32,8 @@ def test_the_energy_of_the_error_is_told(sqnr_db, energy):
 @pytest.mark.parametrize("sqnr_db", [STRONG_NOISE_DB, 30.0, None])
 def test_near_outputs_and_outputs_without_numbers_are_not_doubted(sqnr_db):
     assert doubt(sqnr_db, metric="top1") is None
+
+
+@pytest.mark.parametrize("metric", ["sqnr", "mae", "own:metric"])
+def test_a_metric_that_reads_all_of_the_outputs_is_not_said_to_be_blind(metric):
+    assert (doubt(0.0, metric=metric) or "").endswith(f", and the tolerance for {metric} allows it")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jettison.core.errors import ModelError, RecipeError, SamplesError
+from jettison.evaluate.answers import answers_of
 from jettison.evaluate.metrics import resolve_metric
 from jettison.evaluate.reference import reference_of
 from jettison.evaluate.scoring import score, score_reference
@@ -46,6 +47,25 @@ def test_any_batch_size_gives_the_same_scores(one, other, count):
     second = score(runner, samples, metric=resolve_metric("sqnr"), reference=reference, batch_size=other)
     np.testing.assert_allclose(first.values, second.values, rtol=1e-12)
     assert first.sqnr_db == pytest.approx(second.sqnr_db, abs=1e-9)
+
+
+@pytest.mark.parametrize("fixed", ["batch", 4])
+def test_samples_that_would_change_each_other_in_a_batch_are_scored_one_at_a_time(fixed):
+    def largest(x):
+        return {"scores": np.round(x / np.abs(x).max() * 127).astype(np.float32)}
+
+    mixing, samples = FakeRunner(largest, batch=fixed), some_samples(6)
+    mixing.mixes_samples = True
+    sqnr = resolve_metric("sqnr")
+    together = score(mixing, samples, metric=sqnr, reference=reference_of(mixing, samples), batch_size=8)
+    assert list(together.values) == [1.0] * 6
+    assert set(mixing.sizes) == ({1} if fixed == "batch" else {4})
+    alone = [largest(batch.inputs["x"])["scores"] for batch in samples.batches(1)]
+    answers = [some.outputs["scores"] for some in answers_of(mixing, samples)]
+    np.testing.assert_array_equal(np.concatenate(answers), np.concatenate(alone))
+    mixing.mixes_samples = False
+    answers = [some.outputs["scores"] for some in answers_of(mixing, samples)]
+    assert (np.concatenate(answers) != np.concatenate(alone)).any()
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 20])

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import ValidationError
 
-from jettison.core.errors import ModelError, RecipeError, RepositoryError
+from jettison.core.errors import ModelError, RepositoryError
 from jettison.graph.model import model_digest
 from jettison.pipeline.delivery import REPORT_FILE, chosen_model, publish_file, publish_results
 from jettison.pipeline.results import BaselineResult, RunResult, TargetResult, VariantResult
@@ -87,10 +88,19 @@ def test_only_an_equal_model_stands_and_other_weights_are_another_version(tmp_pa
 
 
 def test_a_variant_that_bears_the_baselines_published_name_is_refused(tmp_path):
-    path = saved(tmp_path / "net.onnx", affine())
-    run = run_of(result_of("cpu", path, variant="fp32"))
-    with pytest.raises(RecipeError, match=r"m-fp32 is the name under which the baseline is published"):
-        publish_results(run, recipe_of(tmp_path / "models"), created=CREATED)
+    variant = {"name": "fp32", "passes": ({"quantize": "full"},)}
+    given = dict(recipe_of(tmp_path)) | {"variants": (variant,)}
+    with pytest.raises(ValidationError, match=r"m-fp32 is the name under which the baseline is published"):
+        Recipe(**given)
+    assert Recipe(**(given | {"publish": None})).variants[0].name == "fp32"
+
+
+def test_a_published_name_that_would_be_too_long_is_refused_before_the_work(tmp_path):
+    given = dict(recipe_of(tmp_path))
+    longest = ModelSource(name="m" * 123, path=tmp_path)
+    assert Recipe(**(given | {"model": longest})).model == longest
+    with pytest.raises(ValidationError, match="expected published names of 128 characters at most"):
+        Recipe(**(given | {"model": ModelSource(name="m" * 124, path=tmp_path)}))
 
 
 def test_results_for_gpus_are_not_published_and_the_answer_says_so(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from jettison.core.errors import SamplesError
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import Gate
-from jettison.pipeline.sample_sets import metric_notes, open_sets
+from jettison.evaluate.metrics import Metric, resolve_metric
+from jettison.pipeline.sample_sets import metric_notes, open_sets, search_metric
 from jettison.recipe import ModelSource, Recipe, SampleSources
 from jettison.recipe_text import parse_variant
 
@@ -77,7 +78,7 @@ def test_where_nothing_searches_equal_sets_are_told_and_allowed(opened):
     sets = opened(FULL, calibration=range(5), evaluation=range(5))
     assert sets.notes == (
         "the evaluation samples are those of the calibration (all 5): no evidence on unseen ones; "
-        "give others, or leave evaluation out so that the calibration samples are halved",
+        "give others, or leave evaluation out, so that calibration is halved",
     )
     assert opened(FULL, calibration=range(5), search=range(5, 9), evaluation=range(5, 9)).notes == ()
 
@@ -97,8 +98,67 @@ def test_shared_calibration_samples_by_which_a_search_judges_are_told(opened):
     )
 
 
-def notes_of(sets, *, metric="top1", is_named=True, **gate):
-    return list(metric_notes(sets, metric=metric, is_named=is_named, gate=Gate(**gate)))
+SCORES = [TensorSpec(name="scores", dtype="float32", shape=("n", 3))]
+BOXES = [TensorSpec(name="boxes", dtype="float32", shape=("n", 3))]
+
+
+@pytest.fixture
+def judging(opened):
+    """What a search on samples without labels judges by, where the evaluation samples have some."""
+
+    def judge(metric, *, outputs=SCORES, variant=PARTIAL, labels=None):
+        sets = opened(variant, calibration=range(3), labels=labels)
+        recipe = Recipe(
+            model=ModelSource(name="m", path="m"), samples=SampleSources(calibration="c"), variants=(variant,)
+        )
+        return search_metric(recipe, sets.search, metric=metric, outputs=outputs).name
+
+    return judge
+
+
+OWN = Metric("own:metric", needs_labels=True, needs_baseline=False, function=lambda some: np.ones(len(some)))
+
+
+def test_agreement_stands_in_for_top1_in_a_search_without_labels_and_a_note_says_so(judging, opened):
+    assert judging(resolve_metric("top1")) == "agreement"
+    assert judging(resolve_metric("top1"), labels=np.arange(3)) == "top1"
+    assert judging(resolve_metric("sqnr")) == "sqnr"
+    sets = opened(PARTIAL, calibration=range(4), evaluation=range(4, 9))
+    assert notes_of(sets, searched_by="agreement") == [
+        "the search judges by agreement with the tolerance for top1, since its samples have no labels; give "
+        "search samples with labels to have it judge as the verdict does"
+    ]
+    assert notes_of(sets, searched_by="top1") == []
+
+
+@pytest.mark.parametrize(("metric", "outputs"), [(OWN, SCORES), (resolve_metric("top1"), BOXES)])
+def test_a_metric_in_another_unit_does_not_stand_in_for_one_that_needs_labels(judging, metric, outputs):
+    with pytest.raises(SamplesError) as caught:
+        judging(metric, outputs=outputs)
+    assert caught.value.detail == (
+        "expected labels, since variant 'it' judges its choices on these samples and the metric "
+        f"'{metric.name}' needs them, found none"
+    )
+    assert "--search (search in the recipe)" in caught.value.fix
+
+
+def test_labels_of_calibration_samples_are_not_asked_where_nothing_searches(judging):
+    top1, beyond = resolve_metric("top1"), np.array([0, 1, 7])
+    assert judging(top1, variant=FULL, labels=beyond) == "top1"
+    assert judging(OWN, variant=FULL) == "own:metric"
+    with pytest.raises(SamplesError, match="expected a class from 0 to 2, found 7"):
+        judging(top1, labels=beyond)
+
+
+def test_a_set_whose_halves_are_equal_is_not_advised_to_be_halved(opened):
+    assert refused(opened, calibration=[1, 1, 1, 1]).endswith(
+        "or a calibration set in which not all samples are equal"
+    )
+
+
+def notes_of(sets, *, metric="top1", is_named=True, searched_by=None, **gate):
+    found = metric_notes(sets, metric=metric, is_named=is_named, gate=Gate(**gate), searched_by=searched_by)
+    return list(found)
 
 
 def test_halves_that_are_too_few_for_the_tolerance_are_told_with_how_many_it_takes(opened):

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper, numpy_helper
 from pydantic import BaseModel, ConfigDict
 
 from jettison.compress.passes import PassResult
@@ -179,3 +180,29 @@ def test_a_model_that_only_tensorrt_may_take_has_no_counts_and_no_error(tmp_path
     onnx.save(model, tmp_path / "model.onnx")
     assert module.macs_of(tmp_path / "model.onnx") == {}
     assert module.macs_of(write_model(tmp_path / "plain.onnx"))
+
+
+def test_a_wide_sample_does_not_change_the_scores_of_those_beside_it_in_a_dynamic_model(steps, tmp_path):
+    """DynamicQuantizeLinear takes one scale from a whole batch, so a wide sample flattens its neighbours."""
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.standard_normal((16, 4)).astype(np.float32), "weight")
+    sides = [helper.make_tensor_value_info(name, 1, ["batch", size]) for name, size in (("x", 16), ("y", 4))]
+    node = helper.make_node("MatMul", ["x", "weight"], ["y"])
+    graph = helper.make_graph([node], "one_layer", sides[:1], sides[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    source = steps.clean(tmp_path / "model.onnx")
+    specs = input_specs(open_model(source.path))
+    x = rng.standard_normal((8, 16)).astype(np.float32)
+    wide = x.copy()
+    wide[0] *= 1000
+    variant = parse_variant("d=[{quantize: dynamic}]")
+    found = []
+    for rows in (x, wide):
+        samples = samples_of({"x": rows}, specs=specs)
+        made = steps.variant(source, variant, CPU, samples, bench=Bench(refuse, 0.01, "")).file
+        reference = LazyReference(source, samples, steps)
+        scores = steps.scores(made, samples, resolve_metric("sqnr"), reference=reference, optimize=True)
+        found.append(scores.values)
+    np.testing.assert_array_equal(found[0][1:], found[1][1:])
+    assert found[0].min() > 0.99

@@ -50,7 +50,7 @@ def compress(
         "best that they found; no limit by default.",
     ),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
-    seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
+    seed: int = typer.Option(0, "--seed", min=0, help="Seed of every random choice."),
     output: Path = typer.Option(..., "--output", "-o", help="Where results and steps go."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of a table."),
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from jettison.core.errors import JettisonError
 from jettison.core.progress import Progress as Meter
@@ -25,9 +27,27 @@ from jettison.core.progress import Reporter, silent
 EVIDENCE_SAYS_NO = 1
 """Exit code where the command did its work and the answer is no."""
 
-out = Console()
-err = Console(stderr=True)
 _WIDE = 120
+
+
+class PlainConsole(Console):
+    """A console that prints words as they are: names of models and nodes hold brackets, paths hold colons.
+
+    Args:
+        stderr: Print there.
+        width: Of a line; the terminal's by default.
+    """
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Tell the border, where rich would end the process by itself."""
+        raise BrokenPipeError
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 
 def print_json(document: BaseModel) -> None:
@@ -48,13 +68,13 @@ def print_error(error: JettisonError, *, as_json: bool) -> None:
     """What failed, what was found and what to do, on stderr; with --json also as a document on stdout."""
     if as_json:
         print_error_document(error)
-    err.print("[bold red]error:[/] ", end="")
-    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    err.print(Text("error: ", style="bold red"), end="")
+    err.print(str(error), highlight=False, soft_wrap=True)
 
 
 def table_console() -> Console:
     """A console for tables that stays wide where no terminal sets a width."""
-    return out if out.is_terminal else Console(width=_WIDE)
+    return out if out.is_terminal else PlainConsole(width=_WIDE)
 
 
 @contextlib.contextmanager
@@ -67,8 +87,8 @@ def progress_bars() -> Iterator[Reporter]:
         with contextlib.redirect_stdout(sys.stderr):
             yield silent
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
+    title = TextColumn("{task.description}", markup=False)
+    columns = (title, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bars:
 
         def reporter(title: str) -> Meter:

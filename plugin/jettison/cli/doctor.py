@@ -20,7 +20,7 @@ from jettison.core.artifacts import version_of
 from jettison.core.extras import install_command
 from jettison.triton.runtime import is_ready
 
-_MARKS = {"yes": "[green]yes[/]", "no": "[yellow]no[/]"}
+_STYLES = {"yes": "green", "no": "yellow"}
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -59,7 +59,8 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print one JSON do
     console.print(f"{found.processor}, {found.cores} cores; {', '.join(found.instruction_sets)}")
     table = Table("what", "here", "detail", "what would bring it")
     for ability in found.abilities:
-        table.add_row(ability.name, _MARKS[ability.able], Text(ability.detail), Text(ability.fix))
+        able = Text(ability.able, style=_STYLES[ability.able])
+        table.add_row(ability.name, able, ability.detail, ability.fix)
     console.print(table)
 
 
@@ -91,7 +92,6 @@ def diagnose() -> Diagnosis:
             _gpu(),
             _module("talk to Triton", "tritonclient", "tritonclient", install_command("triton")),
             _server(),
-            _module("train, prune and distill", "torch", "torch", install_command("train")),
         ),
     )
 

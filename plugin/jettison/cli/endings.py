@@ -10,6 +10,7 @@ import errno
 import re
 import signal
 import traceback
+from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
@@ -36,6 +37,18 @@ class Terminated(KeyboardInterrupt):
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__()
         self.exit_code = SIGNALLED + number
+
+
+def listen() -> None:
+    """End in order on SIGTERM, and on SIGHUP unless under nohup: temporary folders go, one answer comes."""
+    signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Terminated(number)
 
 
 @runtime_checkable
@@ -106,8 +119,8 @@ def file_error(error: OSError) -> InputError:
     """What the file system refused, in words: a full disk, a read-only folder, a file in the way."""
     place = error.filename or "a file"
     fixes = {
-        errno.ENOSPC: "Free some space, or write elsewhere with -o",
-        errno.EROFS: "Write elsewhere with -o",
+        errno.ENOSPC: "Free some space, or write elsewhere",
+        errno.EROFS: "Write elsewhere",
     }
     fix = fixes.get(error.errno or 0, "Check the path and its permissions")
     return InputError(str(place), detail=error.strerror or str(error), fix=fix)

@@ -53,7 +53,7 @@ def evaluate(
     tolerance: float = typer.Option(0.01, "--tolerance", help=TOLERANCE_HELP),
     min_speedup: float | None = typer.Option(None, "--min-speedup", help=MIN_SPEEDUP_HELP),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
-    seed: int = typer.Option(0, "--seed", help="Seed of every random choice."),
+    seed: int = typer.Option(0, "--seed", min=0, help="Seed of every random choice."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of a table."),
 ) -> None:
     """Compare a model with a baseline, and judge it.

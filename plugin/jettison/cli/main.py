@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from jettison.cli.endings import end
+from jettison.cli.endings import end, listen
 from jettison.core.errors import InputError
 
 
@@ -15,11 +15,12 @@ def main() -> None:
     """Run the command line; the exit code tells what happened."""
     arguments = tuple(sys.argv[1:])
     try:
+        listen()
         _run(arguments)
     except typer.Exit as done:
         sys.exit(done.exit_code if arguments else InputError.exit_code)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost border: nothing escapes
-        sys.exit(end(error, as_json="--json" in arguments, command=_command(arguments)))
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the border: nothing escapes
+        sys.exit(end(_ended_by(error), as_json="--json" in arguments, command=_command(arguments)))
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -35,6 +36,12 @@ def _run(arguments: Sequence[str]) -> None:
 
     with get_command(app).make_context("jettison", [*arguments] or ["--help"]) as context:
         context.command.invoke(context)
+
+
+def _ended_by(error: BaseException) -> BaseException:
+    """The error, or the closed pipe for which rich, which prints typer's help, ends the process by itself."""
+    cause = error.__context__
+    return cause if isinstance(error, SystemExit) and isinstance(cause, BrokenPipeError) else error
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -42,9 +42,7 @@ def preflight(
     ranges = tuple(parse_shape_range(text) for text in shapes)
     report = ask(model, parse_target(target), shapes=ranges, macs=macs_of(model), timeout_s=timeout_s)
     if report.outcome == "unavailable":
-        raise MissingError(
-            "preflight", detail="TensorRT's compiler is not installed", fix=how_to_install(COMPILERS[0])
-        )
+        raise _missing(report)
     if as_json:
         print_json(report)
     else:
@@ -53,6 +51,13 @@ def preflight(
         raise typer.Exit(ExternalError.exit_code)
     if not report.compiles:
         raise typer.Exit(EVIDENCE_SAYS_NO)
+
+
+def _missing(report: PreflightReport) -> MissingError:
+    """What is missing, as the report's last note tells it: the compiler, or what keeps it from loading."""
+    install = how_to_install(COMPILERS[0])
+    fix = install if report.module is None else "Bring what it names, or install the compiler again"
+    return MissingError("preflight", detail=report.notes[-1].removesuffix(f". {install}"), fix=fix)
 
 
 def _print(report: PreflightReport) -> None:
@@ -75,4 +80,4 @@ def _print(report: PreflightReport) -> None:
             f"weights {weights / 2**20:.1f} MiB"
         )
     for note in report.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", highlight=False)

@@ -40,10 +40,10 @@ def print_result(result: TargetResult) -> None:
     console.print(table)
     for variant in result.variants:
         if not variant.accepted:
-            console.print(f"{variant.name}: {'; '.join(variant.reasons)}", highlight=False, markup=False)
+            console.print(f"{variant.name}: {'; '.join(variant.reasons)}", highlight=False)
     silent = [note for variant in result.variants for note in variant.notes if _silence(note)]
     for note in (*dict.fromkeys(silent), *result.notes):
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False)
     console.print(Text.assemble((f"chosen: {result.chosen}", "bold"), f" ({'; '.join(result.reasons)})"))
 
 

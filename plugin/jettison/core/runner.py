@@ -25,3 +25,18 @@ class Runner(Protocol):
     def run(self, arrays: Arrays) -> Arrays:
         """All outputs for these inputs, by name; the first axis is the batch where the model has one."""
         ...
+
+
+@runtime_checkable
+class Mixing(Protocol):
+    """A runner that knows whether samples of one batch change each other's answers."""
+
+    @property
+    def mixes_samples(self) -> bool:
+        """Whether they do."""
+        ...
+
+
+def mixes_samples(runner: Runner) -> bool:
+    """Whether samples of one batch change each other's answers, as far as the runner can tell."""
+    return isinstance(runner, Mixing) and runner.mixes_samples

@@ -15,7 +15,7 @@ import numpy as np
 
 from jettison.core import dtypes
 from jettison.core.errors import SamplesError
-from jettison.core.tensors import Arrays, TensorSpec
+from jettison.core.tensors import Arrays, TensorSpec, format_shape
 
 LABELS = "labels"
 _ROWS_AT_ONCE = 64
@@ -70,6 +70,7 @@ class SampleAudit:
     count: int = 0
     labels: LabelFacts | None = None
     _labelled: int = 0
+    _label_shapes: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = field(default_factory=dict)
     _rows: bytearray = field(default_factory=bytearray)
     _inputs: Any = field(default_factory=hashlib.sha256)
     _labels: Any = field(default_factory=hashlib.sha256)
@@ -84,6 +85,8 @@ class SampleAudit:
         for spec in self.specs:
             self._check_array(inputs[spec.name], spec)
         size = self._check_counts(inputs, labels)
+        if labels is not None:
+            self._check_label_shape(inputs, labels)
         for start in range(0, size, _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             piece = {name: array[part] for name, array in inputs.items()}
@@ -156,6 +159,18 @@ class SampleAudit:
                 "Give one row per sample",
             )
         return next(iter(counts.values()))
+
+    def _check_label_shape(self, inputs: Arrays, labels: Array) -> None:
+        """Samples of one shape share a batch, so their labels have to be of one shape too."""
+        shapes = tuple(inputs[spec.name].shape[1:] for spec in self.specs)
+        first = self._label_shapes.setdefault(shapes, labels.shape[1:])
+        if labels.shape[1:] != first:
+            raise bad_samples(
+                self.source,
+                f"labels are of shape {format_shape(first)} at first and of shape "
+                f"{format_shape(labels.shape[1:])} from {self.place(self.count)}",
+                "Give all labels in one shape",
+            )
 
     def _check_numbers(self, inputs: Arrays, first: int) -> None:
         for name, array in inputs.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jettison.core import shards
-from jettison.core.errors import SamplesError
+from jettison.core.errors import JettisonError, SamplesError
 from jettison.core.sample_audit import (
     LABELS,
     ROW_BYTES,
@@ -28,8 +29,10 @@ from jettison.core.sample_audit import (
 )
 from jettison.core.tensors import Arrays, TensorSpec
 
-USER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What a user's function raises when it is wrong or meets arrays that it did not expect."""
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+USER_ERRORS = (Exception, SystemExit)
+"""What a user's function can raise: anything at all, since its code is foreign. So at this door alone all is
+caught and told as an error of that function; `sys.exit` too, which would pass for an end of the command."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _reader(source: str | Path) -> tuple[Callable[[], Iterator[Batch]], Callable
         paths = shards.shard_paths(path)
         return lambda: map(batch_of, shards.read_shards(paths)), lambda number: _place(paths, number)
     text = str(source)
-    if ":" in text and not text.endswith(".npz"):
+    if names_function(text):
         function = load_function(text)
         return lambda: _from_function(function, text), sample_number
     raise bad_samples(
@@ -204,6 +207,8 @@ def _from_function(function: Callable[..., Any], source: str) -> Iterator[Batch]
     try:
         for arrays in function():
             yield batch_of(dict(arrays))
+    except JettisonError:
+        raise
     except USER_ERRORS as error:
         raise bad_samples(
             source, f"the function failed with {type(error).__name__}: {error}", "Correct it"
@@ -220,11 +225,16 @@ def batch_of(arrays: Arrays) -> Batch:
     return Batch(inputs, np.asarray(arrays[LABELS]) if LABELS in arrays else None)
 
 
+def names_function(source: str) -> bool:
+    """Whether that is the form `package.module:function`, and no path."""
+    return _FUNCTION.fullmatch(source) is not None
+
+
 def load_function(text: str) -> Callable[..., Any]:
     """The function named by `package.module:function`.
 
     Raises:
-        SamplesError: No such module or function.
+        SamplesError: No such module or function, or its module fails as it is imported.
     """
     module, _, name = text.partition(":")
     what, fix = f"function {text!r}", "Install its package, or correct package.module:function"
@@ -232,6 +242,9 @@ def load_function(text: str) -> Callable[..., Any]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise SamplesError(what, detail=str(error), fix=fix) from error
+    except USER_ERRORS as error:
+        problem = f"its module failed with {type(error).__name__}: {error}"
+        raise SamplesError(what, detail=problem, fix="Correct it") from error
     if not callable(function):
         raise SamplesError(what, detail=f"{name!r} is no function", fix=fix)
     return function  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _ONNX_FLOAT = 1
 _ERRORS_ONLY = 3
 _LONGEST_MESSAGE = 400
+_DYNAMIC = b"DynamicQuantize"
+"""How the names of operators begin that take one scale from a whole batch: ONNX's DynamicQuantizeLinear, and
+those of ONNX Runtime itself."""
 
 
 class DynamicQuantizer(Protocol):
@@ -112,6 +116,7 @@ class OnnxRuntimeRunner:
         self.session = session_of(model, threads=threads, optimize=optimize)
         self.inputs = tuple(_spec(argument) for argument in self.session.get_inputs())
         self.outputs = tuple(_spec(argument) for argument in self.session.get_outputs())
+        self.mixes_samples = _holds(model, _DYNAMIC)
         self._names = [spec.name for spec in self.outputs]
         self._scalars = [spec.name for spec in self.inputs if not spec.shape]
 
@@ -187,6 +192,14 @@ def _spec(argument: Any) -> TensorSpec:
             fix="Leave inputs and outputs that are sequences or maps out of the export",
         )
     return TensorSpec(name=argument.name, dtype=row, shape=tuple(_dimension(size) for size in argument.shape))
+
+
+def _holds(model: Path | bytes, word: bytes) -> bool:
+    """Whether the word stands in the serialized model, where names of operators stand as they are."""
+    if isinstance(model, bytes):
+        return word in model
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(word) >= 0
 
 
 def _dimension(size: object) -> Dimension:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jettison.core.batching import fixed_batch_size, padded
 from jettison.core.errors import ModelError
-from jettison.core.runner import Runner
+from jettison.core.runner import Runner, mixes_samples
 from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays
 
@@ -45,14 +45,15 @@ def answers_of(
     """The model's answers to all samples in order.
 
     A model with a fixed first dimension is run at that size: its last batch is filled up with
-    repetitions of its last sample, and the answers to those are cut off.
+    repetitions of its last sample, and the answers to those are cut off. A model in which the samples of a
+    batch change each other's answers is asked for one at a time, so that a score is the sample's own.
 
     Raises:
         ModelError: Inputs are fixed to different batch sizes, or an output has no row per sample.
     """
     fixed = fixed_batch_size(runner.inputs)
     first = 0
-    for batch in samples.batches(fixed or batch_size):
+    for batch in samples.batches(1 if mixes_samples(runner) else fixed or batch_size):
         outputs = _run(runner, batch.inputs, count=len(batch), fixed=fixed)
         yield Answers(outputs, batch.labels, first=first)
         first += len(batch)

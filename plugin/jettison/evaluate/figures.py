@@ -6,6 +6,10 @@ _DIGITS = 17
 """Significant digits that tell every float64 from its neighbours. Source: IEEE 754-2019, section 5.12.2."""
 
 
+_ROUNDED = 12
+"""Digits that leave out what binary fractions add to a share as it was written: 0.57 * 100 is not 57."""
+
+
 def beyond(value: float, limit: float, *, decimals: int | None = None, sign: str = "") -> str:
     """The value with as few digits as keep it on its side of the limit.
 
@@ -27,7 +31,9 @@ def exact(value: float) -> str:
 
 def percent(share: float) -> str:
     """A share as a percentage that does not round to 100 %: 95%, 99.9%."""
-    return f"{share * 100:.12g}%"
+    texts = (f"{share * 100:.{digits}g}" for digits in range(_ROUNDED, _DIGITS + 1))
+    told = next((text for text in texts if _side(float(text), 100) == _side(share, 1)), repr(share * 100))
+    return f"{told}%"
 
 
 def _side(value: float, limit: float) -> int:

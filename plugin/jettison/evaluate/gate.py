@@ -165,9 +165,9 @@ def samples_needed(gate: Gate) -> int | None:
     """
     if not 0 < gate.tolerance < 1:
         return None
-    exact = math.log(1 - gate.confidence) / math.log1p(-gate.tolerance)
+    undisturbed = math.log(1 - gate.confidence) / math.log1p(-gate.tolerance)
     quantile = NormalDist().inv_cdf(gate.confidence)
-    return math.ceil(max(exact, quantile**2 * (1 - gate.tolerance) / gate.tolerance))
+    return math.ceil(max(undisturbed, quantile**2 * (1 - gate.tolerance) / gate.tolerance))
 
 
 def _speed_text(gate: Gate, evidence: Evidence, speed: Latency) -> str | None:
@@ -203,7 +203,7 @@ def _for(gate: Gate, evidence: Evidence) -> Iterator[str]:
     )
     if evidence.speed is not None:
         yield f"{beyond(evidence.speed.speedup, 1, decimals=2)} times the baseline's speed"
-    yield f"{evidence.size_share:.2f} of the baseline's size"
+    yield f"{beyond(evidence.size_share, SMALLER_SHARE, decimals=2)} of the baseline's size"
     if evidence.compiles:
         yield "compiles for the target"
 

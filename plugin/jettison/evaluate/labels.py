@@ -49,7 +49,7 @@ def _reads(metric: str, facts: LabelFacts) -> bool:
 
 
 def _check_classes(facts: LabelFacts, samples: Samples, classes: int | None) -> None:
-    if facts.lowest is None or facts.highest is None:
+    if facts.lowest is None or facts.highest is None or len(facts.row_shape) > 1:
         _check_shares(facts, samples, classes)
         return
     known = "of 0 or more" if classes is None else f"from 0 to {classes - 1}"
@@ -67,7 +67,11 @@ def _check_shares(facts: LabelFacts, samples: Samples, classes: int | None) -> N
     if classes is not None:
         expected += f", or {classes} shares, one a class"
     shape = format_shape(facts.row_shape)
-    found = f"{facts.dtype}: {facts.example}" if facts.example else f"{facts.dtype} of shape {shape}"
+    found = (
+        f"{facts.dtype}: {facts.example}"
+        if facts.example and len(facts.row_shape) <= 1
+        else f"{facts.dtype} of shape {shape}"
+    )
     raise _bad(samples, f"expected {expected}, found {found} in {samples.place(0)}")
 
 

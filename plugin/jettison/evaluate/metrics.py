@@ -32,6 +32,7 @@ from jettison.evaluate.answers import Answers
 from jettison.evaluate.classes import (
     class_labels,
     class_scores,
+    known_classes,
     looks_like_classes,
     predictions_of,
     required_predictions,
@@ -42,6 +43,7 @@ from jettison.evaluate.sqnr import is_float, row_energies
 
 WORST_MAE = -float(np.finfo(np.float32).max)
 """The mae score of outputs that are not numbers; finite, so that means and JSON stay numbers."""
+_FIVE = 5
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,13 @@ def metric_for(name: str | None, samples: Samples, outputs: Sequence[TensorSpec]
     """The metric of that name, or what fits samples and outputs, known to be applicable beside a baseline.
 
     Raises:
-        RecipeError: There is no such metric.
+        RecipeError: There is no such metric, or it takes more classes than the model has.
         SamplesError: The metric needs labels and the samples have none, or none that it can read.
     """
     metric = resolve_metric(name) if name else default_metric(samples, outputs)
     metric.check(samples, has_baseline=True)
+    if metric.name == "top5" and (classes := known_classes(outputs)) is not None and classes <= _FIVE:
+        raise _too_few_classes(f"{classes} classes")
     check_labels(metric.name, samples, outputs)
     return metric
 
@@ -181,19 +185,20 @@ def _top1(answers: Answers) -> np.ndarray[Any, Any]:
 
 def _top5(answers: Answers) -> np.ndarray[Any, Any]:
     scores = class_scores(answers.outputs)
-    if scores is None or scores.shape[1] <= 5:
-        found = "none" if scores is None else f"{scores.shape[1]} classes"
-        raise RecipeError(
-            "metric 'top5'",
-            detail=f"expected scores of more than 5 classes, found {found}",
-            fix="Choose top1",
-        )
+    if scores is None or scores.shape[1] <= _FIVE:
+        raise _too_few_classes("none" if scores is None else f"{scores.shape[1]} classes")
     values = scores.astype(np.float64)
     labels = class_labels(answers, classes=values.shape[1])[:, None]
     of_label = np.take_along_axis(values, labels, axis=1)
     before = np.arange(values.shape[1])[None, :] < labels
     rank = ((values > of_label) | ((values == of_label) & before)).sum(axis=1)
-    return _ones_where((rank < 5) & ~np.isnan(values).any(axis=1))
+    return _ones_where((rank < _FIVE) & ~np.isnan(values).any(axis=1))
+
+
+def _too_few_classes(found: str) -> RecipeError:
+    return RecipeError(
+        "metric 'top5'", detail=f"expected scores of more than 5 classes, found {found}", fix="Choose top1"
+    )
 
 
 def _agreement(answers: Answers) -> np.ndarray[Any, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from jettison.evaluate.metrics import BINARY
+
 STRONG_NOISE_DB = 6.0
 """Below that SQNR a variant's outputs are no longer the baseline's, whatever a metric says.
 
@@ -15,8 +17,9 @@ def doubt(sqnr_db: float | None, *, metric: str) -> str | None:
     """What to tell of a variant whose score holds, or None where its outputs are near the baseline's."""
     if sqnr_db is None or sqnr_db >= STRONG_NOISE_DB:
         return None
+    unseen = f"{metric} does not see it" if metric in BINARY else f"the tolerance for {metric} allows it"
     energy = 10 ** (-sqnr_db / 10)
     return (
         f"outputs differ strongly ({sqnr_db:.1f} dB SQNR) although the score holds: the error has "
-        f"{energy:.2g} times the energy of the baseline's outputs, and {metric} does not see it"
+        f"{energy:.2g} times the energy of the baseline's outputs, and {unseen}"
     )

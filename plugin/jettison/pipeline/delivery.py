@@ -13,14 +13,13 @@ from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.graph.model import input_specs, model_digest, model_files, open_model, output_specs
 from jettison.graph.shapes import example_inputs
 from jettison.pipeline.results import RunResult, TargetResult, VariantResult
-from jettison.recipe import BASELINE, Recipe
+from jettison.recipe import BASELINE, FLOAT_SUFFIX, Recipe
 from jettison.triton.manifest import Evidence, Golden, golden_of, read_manifest, record_of
 from jettison.triton.publish import Published, Release, publish
 from jettison.triton.repository import ModelFolder, model_folder
 from jettison.triton.serving import MODEL_FILENAME, config_of
 
 GOLDEN_SEED = 20
-FLOAT_SUFFIX = "fp32"
 REPORT_FILE = "report.json"
 
 
@@ -49,7 +48,7 @@ def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunRe
     Results for GPU targets need an engine first, which only the GPU or its Triton image can build.
 
     Raises:
-        RecipeError: The recipe does not say where, or two of the models would bear one name.
+        RecipeError: The recipe does not say where.
         RepositoryError: The repository refuses them.
     """
     if recipe.publish is None:
@@ -63,12 +62,6 @@ def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunRe
     root, keep = recipe.publish.repository, recipe.publish.keep_versions
     wanted = {f"{target.model}-{FLOAT_SUFFIX}": (target.baseline.path, _baseline_evidence(target))}
     chosen = target.chosen_variant
-    if chosen is not None and chosen.name == FLOAT_SUFFIX:
-        raise RecipeError(
-            f"variant {chosen.name!r}",
-            detail=f"{target.model}-{FLOAT_SUFFIX} is the name under which the baseline is published",
-            fix="Give the variant another name",
-        )
     if chosen is not None and chosen.path is not None:
         wanted[f"{target.model}-{chosen.name}"] = (chosen.path, _variant_evidence(chosen, target))
     published = tuple(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jettison.core.artifacts import LINEAGE_FILE
+from jettison.core.files import staged_folder
 from jettison.core.samples import Samples, first
 from jettison.core.targets import Target
 from jettison.core.tensors import Arrays
@@ -204,11 +205,18 @@ def variant_result(name: str, hearing: Hearing, record: VariantRecord) -> Varian
     )
 
 
+def clear(folder: Path, *, keep: Collection[str]) -> None:
+    """Remove what earlier runs delivered under names that this run made no model for: a refused variant's."""
+    for record in folder.glob(f"[!.]*/{LINEAGE_FILE}"):
+        if record.parent.name not in keep:
+            shutil.rmtree(record.parent)
+
+
 def deliver(file: ModelFile, folder: Path) -> ModelFile:
     """The model under a readable path: a copy, so that whoever edits it leaves the step's result alone."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     beside = file.path.parent / LINEAGE_FILE
-    for source in (*model_files(file.path), *([beside] if beside.is_file() else [])):
-        shutil.copyfile(source, folder / source.name)
+    with staged_folder(folder) as stage:
+        for source in (*model_files(file.path), *([beside] if beside.is_file() else [])):
+            shutil.copyfile(source, stage / source.name)
+        shutil.rmtree(folder, ignore_errors=True)
     return dataclasses.replace(file, path=folder / file.path.name)

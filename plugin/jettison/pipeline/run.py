@@ -13,16 +13,14 @@ from jettison.core.batching import one_batch
 from jettison.core.progress import Reporter
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
-from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import choose
-from jettison.evaluate.labels import check_labels
-from jettison.evaluate.metrics import Metric, default_metric, metric_for
+from jettison.evaluate.metrics import Metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
 from jettison.pipeline.explain import Subject, explain
 from jettison.pipeline.measure import TimeBudget, bench_of
-from jettison.pipeline.proof import Court, deliver, hear, variant_result
+from jettison.pipeline.proof import Court, clear, deliver, hear, variant_result
 from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
-from jettison.pipeline.sample_sets import metric_notes, open_sets
+from jettison.pipeline.sample_sets import metric_notes, open_sets, search_metric
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps, VariantFile
 from jettison.recipe import BASELINE, Recipe
 from jettison.recipe_effects import idle_notes
@@ -77,8 +75,14 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
     inputs, outputs = input_specs(model), output_specs(model)
     sets = open_sets(recipe, inputs)
     metric = metric_for(recipe.metric, sets.evaluation, outputs)
-    search_metric = _search_metric(metric, sets.search, outputs)
-    told = metric_notes(sets, metric=metric.name, is_named=recipe.metric is not None, gate=recipe.gate)
+    searching_by = search_metric(recipe, sets.search, metric=metric, outputs=outputs)
+    told = metric_notes(
+        sets,
+        metric=metric.name,
+        is_named=recipe.metric is not None,
+        gate=recipe.gate,
+        searched_by=searching_by.name,
+    )
     store = Store(surroundings.output / STEPS_FOLDER)
     steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
     source = steps.clean(recipe.model.path)
@@ -92,20 +96,8 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
         inputs=one_batch(sets.evaluation, inputs),
         seed=recipe.seed,
     )
-    searching = _searching(court, sets.search, search_metric)
+    searching = _searching(court, sets.search, searching_by)
     return _Road(recipe, court, searching, sets.calibration, (*sets.notes, *told, *idle_notes(recipe)))
-
-
-def _search_metric(metric: Metric, samples: Samples, outputs: tuple[TensorSpec, ...]) -> Metric:
-    """What a search judges by: the metric of the verdict, or what fits its samples where they lack labels.
-
-    Raises:
-        SamplesError: The labels are none that the metric can read.
-    """
-    if metric.needs_labels and not samples.has_labels:
-        metric = default_metric(samples, outputs)
-    check_labels(metric.name, samples, outputs)
-    return metric
 
 
 def _searching(court: Court, samples: Samples, metric: Metric) -> Court:
@@ -122,6 +114,7 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
         variant.name: court.steps.variant(court.baseline, variant, target, road.calibration, bench=bench)
         for variant in road.recipe.variants_for(target)
     }
+    clear(folder, keep=(BASELINE, *(name for name, found in made.items() if found.file)))
     files = {name: deliver(found.file, folder / name) for name, found in made.items() if found.file}
     hearing = hear(court, target, files)
     refused = {name: f"refused: {found.record.refusal}" for name, found in made.items() if not found.file}

@@ -14,8 +14,8 @@ from jettison.core.samples import Samples, open_samples, shared, split
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.figures import exact, percent
 from jettison.evaluate.gate import Gate, samples_needed
-from jettison.evaluate.labels import unused_labels
-from jettison.evaluate.metrics import BINARY
+from jettison.evaluate.labels import check_labels, unused_labels
+from jettison.evaluate.metrics import BINARY, Metric, default_metric
 from jettison.recipe import Recipe
 
 
@@ -48,11 +48,53 @@ def open_sets(recipe: Recipe, specs: Sequence[TensorSpec]) -> SampleSets:
     return SampleSets(calibration, search, evaluation, bool(halving), notes)
 
 
-def metric_notes(sets: SampleSets, *, metric: str, is_named: bool, gate: Gate) -> Iterator[str]:
+def search_metric(
+    recipe: Recipe, samples: Samples, *, metric: Metric, outputs: Sequence[TensorSpec]
+) -> Metric:
+    """What a search judges by: the metric of the verdict, or one in its unit where its samples lack labels.
+
+    Where no variant searches, nothing is asked of those samples.
+
+    Raises:
+        SamplesError: The labels are none that the metric can read, or lack and no metric stands in for it.
+    """
+    if recipe.searching is None:
+        return metric
+    found = metric
+    if metric.needs_labels and not samples.has_labels:
+        found = default_metric(samples, outputs)
+        if not {found.name, metric.name} <= {*BINARY}:
+            raise _unlabelled(recipe.searching, samples, metric)
+    check_labels(found.name, samples, outputs)
+    return found
+
+
+def _unlabelled(variant: str, samples: Samples, metric: Metric) -> SamplesError:
+    return SamplesError(
+        f"samples {samples.source}",
+        detail=f"expected labels, since variant {variant!r} judges its choices on these samples and the "
+        f"metric {metric.name!r} needs them, found none",
+        fix="Add an array 'labels' to them, or give other samples with --search (search in the recipe)",
+    )
+
+
+def metric_notes(
+    sets: SampleSets, *, metric: str, is_named: bool, gate: Gate, searched_by: str | None = None
+) -> Iterator[str]:
     """What the metric makes of the samples: labels that it does not use, halves too small for the tolerance.
 
-    `is_named` where the user asked for that metric.
+    Args:
+        sets: The samples.
+        metric: What decides.
+        is_named: Whether the user asked for that metric.
+        gate: Has the tolerance.
+        searched_by: What a search judges by, where that may be another metric.
     """
+    if searched_by not in (None, metric):
+        yield (
+            f"the search judges by {searched_by} with the tolerance for {metric}, since its samples have no "
+            "labels; give search samples with labels to have it judge as the verdict does"
+        )
     unused = None if is_named else unused_labels(metric, sets.evaluation)
     if unused is not None:
         yield unused
@@ -67,7 +109,7 @@ def metric_notes(sets: SampleSets, *, metric: str, is_named: bool, gate: Gate) -
 
 def _overlaps(recipe: Recipe, calibration: Samples, search: Samples, evaluation: Samples) -> Iterator[str]:
     count, seen = evaluation.count, shared(evaluation, calibration)
-    searching = _first_searching(recipe)
+    searching, halve = recipe.searching, _instead(recipe)
     if searching is not None:
         searched = seen if search is calibration else shared(evaluation, search)
         if searched == count:
@@ -77,23 +119,24 @@ def _overlaps(recipe: Recipe, calibration: Samples, search: Samples, evaluation:
     if seen == count:
         yield (
             f"the evaluation samples are those of the calibration (all {count}): no evidence on unseen ones; "
-            "give others, or leave evaluation out so that the calibration samples are halved"
+            f"give others, {halve}"
         )
     elif seen:
         use = ", by which the search judges too" if searching and search is calibration else ""
         yield f"{seen} of {count} evaluation samples are among those of the calibration{use}"
 
 
-def _first_searching(recipe: Recipe) -> str | None:
-    """The name of a variant that judges its choices by samples, or None."""
-    variants = (variant for target in recipe.targets for variant in recipe.variants_for(target))
-    return next((variant.name for variant in variants if variant.searches), None)
+def _instead(recipe: Recipe) -> str:
+    """What else makes calibration and evaluation differ; halves of one set agree in equal samples only."""
+    if recipe.samples.evaluation is None:
+        return "or a calibration set in which not all samples are equal"
+    return "or leave evaluation out, so that calibration is halved"
 
 
 def _all_searched(recipe: Recipe, variant: str, evaluation: Samples) -> SamplesError:
     which, otherwise = "search", "or none"
     if recipe.samples.search is None:
-        which, otherwise = "calibration", "or leave evaluation out, so that calibration is halved"
+        which, otherwise = "calibration", _instead(recipe)
     return SamplesError(
         f"samples {evaluation.source}",
         detail=f"expected evaluation samples that no search sees, found all {evaluation.count} among the "

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from small_models import image, piece_of, quality_db, residual_network, samples_for
+from small_models import (
+    feature_net,
+    features,
+    image,
+    model_of,
+    normal,
+    piece_of,
+    quality_db,
+    residual_network,
+    run,
+    samples_for,
+)
 
 from jettison.compress.passes import Figures, Workpiece
 from jettison.compress.quantization.correct import CORRECTION_SAMPLES
@@ -17,16 +28,18 @@ from jettison.compress.quantization.damage import DAMAGE_SAMPLES
 from jettison.compress.quantization.partial import QuantizePartial
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.quantize import QuantizeFull, place
-from jettison.compress.quantization.repairs import Candidate, Effort, Ladder, Repairs, repair_sets
+from jettison.compress.quantization.repairs import Candidate, Chosen, Effort, choose_repairs, repair_sets
 from jettison.compress.quantization.static import RangeChoice, quantize_static
 from jettison.core.samples import Samples, first
 from jettison.graph.save import model_bytes
 
-BOTH = (RangeChoice("max"), RangeChoice("mse"))
-PLAIN, CORRECTED, REFINED = (Candidate(BOTH[0], work) for work in ("plain", "corrected", "refined"))
-MSE_PLAIN, MSE_CORRECTED, MSE_REFINED = (
-    Candidate(BOTH[1], work) for work in ("plain", "corrected", "refined")
-)
+MAX, MSE = RangeChoice("max"), RangeChoice("mse")
+PLAIN, CORRECTED, REFINED = (Candidate(MAX, work) for work in ("plain", "corrected", "refined"))
+MSE_PLAIN, MSE_CORRECTED, MSE_REFINED = (Candidate(MSE, work) for work in ("plain", "corrected", "refined"))
+FLOAT_RUNGS = [PLAIN, CORRECTED, MSE_PLAIN, MSE_CORRECTED]
+EQUAL_RUNGS = [dataclasses.replace(rung, is_equalized=True) for rung in FLOAT_RUNGS]
+EQUAL_REFINED = Candidate(MAX, "refined", is_equalized=True)
+WORTHLESS = dict.fromkeys(EQUAL_RUNGS, 9.0)
 
 
 class Memory(dict[str, Figures]):
@@ -35,6 +48,9 @@ class Memory(dict[str, Figures]):
     def __init__(self, worth: dict[Candidate, float] | None = None) -> None:
         super().__init__({f"repair {name}": {"noise": noise} for name, noise in (worth or {}).items()})
         self.computed: list[str] = []
+
+    def noise(self, candidate: Candidate) -> float:
+        return self[f"repair {candidate}"]["noise"]
 
     def __call__(self, key: str, compute: Callable[[], Figures]) -> Figures:
         if key not in self:
@@ -60,29 +76,29 @@ def place_of(target: str) -> Callable[[ir.Graph], Placement]:
 def climbed(
     samples: Samples,
     effort: Effort,
-    choices: tuple[RangeChoice, ...] = BOTH,
+    choices: tuple[RangeChoice, ...] = (MAX, MSE),
     *,
     target: str = "cpu",
     **piece: Any,
-) -> tuple[Ladder, Repairs]:
-    ladder = Ladder(
-        dataclasses.replace(piece_of(residual_network(), target), **piece), samples, place_of(target)
-    )
-    return ladder, ladder.climb(choices, effort)
+) -> Chosen:
+    made = dataclasses.replace(piece_of(residual_network(), target), **piece)
+    return choose_repairs(made, samples, place_of(target), choices=choices, effort=effort)
 
 
-def test_every_candidate_is_measured_and_error_feedback_only_on_the_best_ranges(samples: Samples) -> None:
+def test_every_candidate_is_measured_and_error_feedback_only_on_the_best_corrected(samples: Samples) -> None:
     memory = Memory()
-    ladder, _ = climbed(samples, "all", remember=memory)
-    best = ladder.best.choice
-    expected = [PLAIN, CORRECTED, MSE_PLAIN, MSE_CORRECTED, Candidate(best, "refined")]
-    assert memory.computed == [f"repair {candidate}" for candidate in expected]
-    assert memory[f"repair {ladder.best}"] == min(memory.values(), key=lambda found: found["noise"])
+    chosen = climbed(samples, "all", remember=memory)
+    rungs = [*FLOAT_RUNGS, *EQUAL_RUNGS]
+    best = min((rung for rung in rungs if rung.work == "corrected"), key=memory.noise)
+    assert memory.computed == [
+        f"repair {rung}" for rung in [*rungs, dataclasses.replace(best, work="refined")]
+    ]
+    assert memory.noise(chosen.candidate) == min(found["noise"] for found in memory.values())
 
 
 @pytest.mark.parametrize(
     ("effort", "expected"),
-    [("none", [PLAIN, MSE_PLAIN]), ("measure", [PLAIN, CORRECTED, MSE_PLAIN, MSE_CORRECTED])],
+    [("none", [PLAIN, MSE_PLAIN]), ("measure", FLOAT_RUNGS)],
 )
 def test_less_effort_tries_less(samples: Samples, effort: Effort, expected: list[Candidate]) -> None:
     memory = Memory()
@@ -92,48 +108,87 @@ def test_less_effort_tries_less(samples: Samples, effort: Effort, expected: list
 
 def test_with_nothing_to_choose_nothing_is_judged_and_the_file_is_the_plain_one(samples: Samples) -> None:
     memory, model = Memory(), residual_network()
-    ladder, repairs = climbed(samples, "none", BOTH[:1], remember=memory)
+    chosen = climbed(samples, "none", (MAX,), remember=memory)
     assert not memory
-    assert ladder.notes == ()
+    assert chosen.notes == ()
     placement = place(model.graph, "cpu")
-    plain = quantize_static(model, repairs.calibration, placement)
-    assert model_bytes(repairs.quantize(placement)) == model_bytes(plain)
+    plain = quantize_static(model, chosen.repairs.calibration, placement)
+    assert model_bytes(chosen.repairs.quantize(placement)) == model_bytes(plain)
 
 
 @pytest.mark.parametrize(
     ("worth", "expected"),
     [
         ({PLAIN: 0.1, CORRECTED: 0.2, MSE_PLAIN: 0.3, MSE_CORRECTED: 2.0, REFINED: 0.4}, PLAIN),
-        ({PLAIN: 0.3, CORRECTED: 0.2, MSE_PLAIN: 0.1, MSE_CORRECTED: 2.0, MSE_REFINED: 0.4}, MSE_PLAIN),
+        ({PLAIN: 0.3, CORRECTED: 0.2, MSE_PLAIN: 0.1, MSE_CORRECTED: 2.0, REFINED: 0.4}, MSE_PLAIN),
         ({PLAIN: 0.3, CORRECTED: 0.1, MSE_PLAIN: 0.2, MSE_CORRECTED: 2.0, REFINED: 0.11}, CORRECTED),
         ({PLAIN: 0.3, CORRECTED: 0.1, MSE_PLAIN: 0.2, MSE_CORRECTED: 2.0, REFINED: 0.09}, REFINED),
+        ({PLAIN: 0.3, CORRECTED: 0.2, MSE_PLAIN: 0.1, MSE_CORRECTED: 0.15, MSE_REFINED: 0.09}, MSE_REFINED),
         ({PLAIN: 0.1, CORRECTED: 0.1, MSE_PLAIN: 0.1, MSE_CORRECTED: 0.1, REFINED: 0.1}, PLAIN),
     ],
 )
 def test_a_repair_is_kept_only_where_it_leaves_less_noise(
     samples: Samples, worth: dict[Candidate, float], expected: Candidate
 ) -> None:
-    memory = Memory(worth)
-    ladder, repairs = climbed(samples, "all", remember=memory)
+    memory = Memory({**WORTHLESS, **worth})
+    chosen = climbed(samples, "all", remember=memory)
     assert memory.computed == []
-    assert ladder.best == expected
-    assert repairs.choice == expected.choice
-    assert bool(repairs.corrections) == (expected.work != "plain")
+    assert chosen.candidate == expected
+    assert chosen.repairs.choice == expected.choice
+    assert chosen.repairs.model is residual_network()
+    assert bool(chosen.repairs.corrections) == (expected.work != "plain")
+
+
+def test_an_equalized_copy_is_calibrated_and_corrected_by_itself(samples: Samples) -> None:
+    worth = {**dict.fromkeys(FLOAT_RUNGS, 1.0), **WORTHLESS, EQUAL_RUNGS[1]: 0.5, EQUAL_REFINED: 0.1}
+    equal = climbed(samples, "all", remember=Memory(worth))
+    assert equal.candidate == EQUAL_REFINED
+    assert equal.notes[0].startswith(
+        "ranges by max, channels equalized, bias correction kept, weights rounded"
+    )
+    plain = climbed(samples, "all", remember=Memory({**worth, REFINED: 0.2, CORRECTED: 0.3}))
+    assert equal.repairs.model is not residual_network()
+    arrays = smooth(4)
+    expected = run(residual_network(), arrays)
+    for name, found in run(equal.repairs.model, arrays).items():
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-4)
+    assert set(equal.repairs.corrections) == set(plain.repairs.corrections)
+    histograms = equal.repairs.calibration.histograms
+    assert any(
+        found.high != plain.repairs.calibration.histograms[name].high
+        for name, found in histograms.items()
+    )
+    layers = frozenset(equal.repairs.weights)
+    some = place(equal.repairs.model.graph, "cpu", frozenset(sorted(layers)[:3]))
+    assert quality_db(residual_network(), equal.repairs.quantize(some), arrays)[1] > 30
+
+
+def test_a_model_without_a_place_for_factors_is_not_equalized() -> None:
+    net, x = feature_net()
+    net.named("Gemm", x, net.const(normal(32, 16)), to="y")
+    net.output("y", ["batch", 16])
+    model, memory = model_of(net), Memory()
+    piece = dataclasses.replace(piece_of(model), remember=memory)
+    choose_repairs(piece, samples_for(model, features()), place_of("cpu"), choices=[MAX], effort="all")
+    assert memory.computed == [f"repair {rung}" for rung in (PLAIN, CORRECTED, REFINED)]
 
 
 def test_a_climb_that_was_broken_off_ends_with_the_same_repairs(samples: Samples) -> None:
     memory = Memory()
-    whole, expected = climbed(samples, "all", remember=memory)
+    whole = climbed(samples, "all", (MAX,), remember=memory)
     keys = list(memory)
     for done in range(len(keys) + 1):
         known = Memory()
         known.update({key: memory[key] for key in keys[:done]})
-        ladder, found = climbed(samples, "all", remember=known)
+        found = climbed(samples, "all", (MAX,), remember=known)
         assert known.computed == keys[done:]
-        assert ladder.best == whole.best
-        for name, amount in expected.corrections.items():
-            np.testing.assert_array_equal(found.corrections[name], amount)
-            np.testing.assert_array_equal(found.weights[name].values, expected.weights[name].values)
+        assert found.candidate == whole.candidate
+        assert found.notes == whole.notes
+        for name, amount in whole.repairs.corrections.items():
+            np.testing.assert_array_equal(found.repairs.corrections[name], amount)
+            np.testing.assert_array_equal(
+                found.repairs.weights[name].values, whole.repairs.weights[name].values
+            )
 
 
 @pytest.mark.parametrize("target", ["cpu", "sm89"])
@@ -144,7 +199,7 @@ def test_repaired_models_are_nearer_to_float_on_samples_that_nothing_saw(
     model, unseen = residual_network(), smooth(seed=9)
     figures = []
     for effort in ("none", "measure", "all"):
-        _, repairs = climbed(samples, effort, BOTH[:1], target=target)
+        repairs = climbed(samples, effort, (MAX,), target=target).repairs
         quantized = repairs.quantize(place_of(target)(model.graph))
         figures.append(quality_db(model, quantized, unseen)[1])
     assert figures[1] > figures[0] + 2
@@ -153,9 +208,9 @@ def test_repaired_models_are_nearer_to_float_on_samples_that_nothing_saw(
 
 
 def test_corrections_belong_to_the_weights_that_stand_in_the_file(samples: Samples) -> None:
-    worth = {PLAIN: 2.0, CORRECTED: 1.0, REFINED: 0.5}
-    _, repairs = climbed(samples, "all", BOTH[:1], remember=Memory(worth))
-    _, corrected = climbed(samples, "measure", BOTH[:1], remember=Memory(worth))
+    worth = {**WORTHLESS, PLAIN: 2.0, CORRECTED: 1.0, REFINED: 0.5}
+    repairs = climbed(samples, "all", (MAX,), remember=Memory(worth)).repairs
+    corrected = climbed(samples, "measure", (MAX,), remember=Memory(worth)).repairs
     assert set(repairs.corrections) == set(repairs.weights) == set(corrected.weights)
     assert any(
         (repairs.weights[name].values != corrected.weights[name].values).any() for name in repairs.weights
@@ -165,7 +220,7 @@ def test_corrections_belong_to_the_weights_that_stand_in_the_file(samples: Sampl
     )
 
 
-def test_calibration_is_made_once_whatever_is_tried(samples: Samples) -> None:
+def test_each_model_is_calibrated_once_whatever_is_tried(samples: Samples) -> None:
     model, seen = residual_network(), []
     piece = piece_of(model)
 
@@ -174,6 +229,10 @@ def test_calibration_is_made_once_whatever_is_tried(samples: Samples) -> None:
         return piece.calibration(some)
 
     climbed(samples, "all", calibrate=calibrate)
+    assert seen[0] is model
+    assert len(seen) == 2, "the model and its equalized copy"
+    seen.clear()
+    climbed(samples, "measure", calibrate=calibrate)
     assert seen == [model]
 
 
@@ -185,7 +244,7 @@ def test_progress_counts_candidates(samples: Samples) -> None:
 
     calibrated = piece_of(residual_network()).calibration(samples)
     climbed(samples, "all", progress=progress, calibrate=lambda *_: calibrated)
-    assert steps == [(number, 5) for number in range(1, 6)]
+    assert steps == [(number, 9) for number in range(1, 10)]
 
 
 def values_of(found: Samples) -> set[float]:
@@ -203,8 +262,8 @@ def test_samples_that_judge_repairs_took_no_part_in_them(samples: Samples, count
 def test_too_few_samples_do_both_and_the_note_says_so(samples: Samples) -> None:
     few = first(samples, CORRECTION_SAMPLES)
     assert repair_sets(few) == (few, few)
-    ladder, _ = climbed(few, "measure")
-    assert ladder.notes[0].endswith("as the samples behind it prefer, being too few to hold some out")
+    note = climbed(few, "measure").notes[0]
+    assert note.endswith("as the samples behind it, too few to hold some out, prefer")
 
 
 def full(samples: Samples, piece: Workpiece | None = None, **settings: Any) -> Any:
@@ -215,12 +274,15 @@ def full(samples: Samples, piece: Workpiece | None = None, **settings: Any) -> A
 
 def test_full_repairs_nothing_unless_asked_and_then_says_what_it_kept(samples: Samples) -> None:
     assert full(samples).notes == ()
-    notes = full(samples, repair="all").notes
-    assert notes[0].startswith("ranges by max, bias correction kept, weights rounded with error feedback, as")
-    assert notes[1].startswith("SQNR there, in dB: max ")
-    assert "max corrected " in notes[1]
-    assert "max refined " in notes[1]
-    assert "mse" not in notes[1]
+    worth = {**WORTHLESS, PLAIN: 0.1, CORRECTED: 0.02, REFINED: 0.01}
+    piece = dataclasses.replace(piece_of(residual_network()), remember=Memory(worth))
+    first_note, second_note = full(samples, piece, repair="all").notes
+    kept = "ranges by max, bias correction kept, weights rounded with error feedback"
+    assert first_note == f"{kept}, as calibration samples that took no part in it prefer"
+    assert second_note == (
+        "SQNR there, in dB: max 10.0, max corrected 17.0, max equalized -9.5, "
+        "max equalized corrected -9.5, max refined 20.0"
+    )
 
 
 def test_full_keeps_to_the_ranges_that_were_named(samples: Samples) -> None:

@@ -16,7 +16,7 @@ from jettison.compress.quantization.objective import Objective, Price, bits_pric
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.quantize import place
 from jettison.compress.quantization.ranges import RangeMethod
-from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, Ladder, Repairs
+from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, Repairs, choose_repairs
 from jettison.compress.quantization.roofline import Peaks, peaks_of
 from jettison.compress.quantization.static import RangeChoice, quantize_static
 from jettison.core.batching import one_batch
@@ -78,11 +78,15 @@ def gather(
     everything = place(piece.model.graph, piece.target.dialect, keep_in_float)
     order = [layer.node for layer in everything.layers if layer.quantized]
     names = frozenset(layer.node for layer in everything.layers)
-    ladder = Ladder(piece, samples, lambda graph: place(graph, piece.target.dialect, keep_in_float))
-    methods = MEASURED_RANGES if ranges == "measure" else (ranges,)
-    repairs = ladder.climb([RangeChoice(method) for method in methods], effort)
-    material = Material(piece, repairs, order, names, notes=ladder.notes)
-    key = f"damages {ladder.best} {','.join(sorted(keep_in_float))}"
+    chosen = choose_repairs(
+        piece,
+        samples,
+        lambda graph: place(graph, piece.target.dialect, keep_in_float),
+        choices=[RangeChoice(method) for method in (MEASURED_RANGES if ranges == "measure" else (ranges,))],
+        effort=effort,
+    )
+    material = Material(piece, chosen.repairs, order, names, notes=chosen.notes)
+    key = f"damages {chosen.candidate} {','.join(sorted(keep_in_float))}"
     material.damages = piece.recalled(key, lambda: _damages(material, samples))
     _price(material, samples, objective)
     return material

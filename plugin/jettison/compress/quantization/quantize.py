@@ -16,7 +16,7 @@ from jettison.compress.quantization.placement_cpu import place_for_cpu
 from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.refusals import refuse_quantized, refuse_unfit, without_layers
-from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, Ladder
+from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, choose_repairs
 from jettison.compress.quantization.static import RangeChoice
 from jettison.core.samples import Samples
 
@@ -57,11 +57,16 @@ class QuantizeFull(BaseModel):
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with Q/DQ pairs and INT8 weights, in the target's dialect; notes tell the repairs."""
         kept, dialect = kept_layers(piece.model.graph, self.keep_float), piece.target.dialect
-        ladder = Ladder(piece, samples, lambda graph: place(graph, dialect, kept))
         methods = MEASURED_RANGES if self.ranges == "measure" else (self.ranges,)
-        repairs = ladder.climb([RangeChoice(method, self.percentile) for method in methods], self.repair)
-        placement = place(repairs.model.graph, dialect, kept)
-        return PassResult(repairs.quantize(placement), layers=placement.layers, notes=ladder.notes)
+        chosen = choose_repairs(
+            piece,
+            samples,
+            lambda graph: place(graph, dialect, kept),
+            choices=[RangeChoice(method, self.percentile) for method in methods],
+            effort=self.repair,
+        )
+        placement = place(chosen.repairs.model.graph, dialect, kept)
+        return PassResult(chosen.repairs.quantize(placement), layers=placement.layers, notes=chosen.notes)
 
     def _placement(self, piece: Workpiece) -> Placement:
         graph = piece.model.graph

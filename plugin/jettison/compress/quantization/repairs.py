@@ -1,8 +1,9 @@
 """What is done against the loss by rounding, chosen by calibration samples that took no part in it.
 
-Ranges by each method, with and without a bias correction; then, on the best ranges, weights rounded with
-error feedback. None of it wins on every model, and what helps alone can ruin a model together (MiniLM with
-ranges by mse and a correction), so each candidate is measured as a whole, with every layer in integers.
+Ranges by each method, with and without a bias correction; the same on an equalized copy of the model; then,
+on the best of them, weights rounded with error feedback. None of it wins on every model, and what helps alone
+can ruin a model together (MiniLM with ranges by mse and a correction), so each candidate is measured as a
+whole, with every layer in integers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jettison.compress.quantization.damage import (
     noise_to_signal,
     outputs_of,
 )
+from jettison.compress.quantization.equalize import channel_maxima, equalized
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.refine import refined_weights
@@ -31,13 +33,16 @@ from jettison.compress.quantization.static import LayerIntegers, RangeChoice, la
 from jettison.compress.quantization.weights import QuantizedWeight
 from jettison.core.batching import fitting_batches
 from jettison.core.samples import Samples, first, split
+from jettison.graph.junction import find_junctions
 from jettison.graph.model import input_specs
 
 MEASURED_RANGES: tuple[RangeMethod, ...] = ("max", "mse")
 """Range methods that won on some model; percentile and KL won on none (benchmarks/guarantee.py)."""
 
 Effort = Literal["none", "measure", "all"]
-"""Which repairs are tried: none, a bias correction, or error feedback too."""
+"""Which repairs are tried: none; a bias correction; equalization and error feedback too."""
+
+Work = Literal["plain", "corrected", "refined"]
 
 Place = Callable[[ir.Graph], Placement]
 """Where pairs stand in a graph with every layer in integers that may be."""
@@ -45,24 +50,27 @@ Place = Callable[[ir.Graph], Placement]
 
 @dataclass(frozen=True)
 class Candidate:
-    """Repairs by name: how ranges are made, and what is done about rounding.
+    """Repairs by name: how ranges are made, of which model, and what is done about rounding.
 
     `corrected` takes the mean error out of biases; `refined` also rounds weights with error feedback, which
     without a correction may do harm.
     """
 
     choice: RangeChoice = field(default_factory=RangeChoice)
-    work: Literal["plain", "corrected", "refined"] = "plain"
+    work: Work = "plain"
+    is_equalized: bool = False
 
     def __str__(self) -> str:
         kept = "left out" if self.work == "plain" else "kept"
         feedback = ", weights rounded with error feedback" if self.work == "refined" else ""
-        return f"ranges by {self._ranges}, bias correction {kept}{feedback}"
+        equalized_words = ", channels equalized" if self.is_equalized else ""
+        return f"ranges by {self._ranges}{equalized_words}, bias correction {kept}{feedback}"
 
     @property
     def short(self) -> str:
         """The same in a word or two."""
-        return self._ranges if self.work == "plain" else f"{self._ranges} {self.work}"
+        words = (self._ranges, "equalized" if self.is_equalized else "", self.work)
+        return " ".join(word for word in words if word not in ("", "plain"))
 
     @property
     def _ranges(self) -> str:
@@ -90,96 +98,143 @@ class Repairs:
         return quantize_static(source, self.calibration, placement, choice=self.choice, weights=self.weights)
 
 
-class Ladder:
-    """Makes candidates for one model, judges them by held-out samples, and keeps the best."""
+@dataclass(frozen=True)
+class Chosen:
+    """The repairs that were kept, their name, and in words who preferred them and what each was worth."""
+
+    repairs: Repairs
+    candidate: Candidate
+    notes: tuple[str, ...] = ()
+
+
+def choose_repairs(
+    piece: Workpiece, samples: Samples, place: Place, *, choices: Sequence[RangeChoice], effort: Effort
+) -> Chosen:
+    """The candidate that leaves the least noise on held-out samples, the first one where none leaves less.
+
+    Raises:
+        SamplesError: The samples make the float model overflow.
+    """
+    bench = _Bench(piece, samples, place)
+    if effort == "none" and len(choices) == 1:
+        return Chosen(bench.make(Candidate(choices[0])), Candidate(choices[0]))
+    rungs = list(_first_rungs(choices, effort, equalize=effort == "all" and bench.can_equalize))
+    contest = _Contest(bench, len(rungs) + (effort == "all"))
+    for rung in rungs:
+        contest.enter(rung)
+    if effort == "all":
+        contest.enter(replace(contest.best("corrected"), work="refined"))
+    return contest.chosen()
+
+
+class _Bench:
+    """Makes candidates for one model from some samples, and measures them by others."""
 
     def __init__(self, piece: Workpiece, samples: Samples, place: Place) -> None:
-        self._piece, self._place = piece, place
-        self._calibration = piece.calibration(samples)
-        self._fitting, self._judging = repair_sets(samples)
+        self.piece, self._samples, self._place = piece, samples, place
+        self.fitting, self.judging = repair_sets(samples)
         self._judge: _Judge | None = None
-        self._noises: dict[Candidate, float] = {}
-        self._rungs = 0
-        self._rounded: tuple[RangeChoice, dict[str, LayerIntegers]] | None = None
-        self._made: Repairs | None = None
-        self.best = Candidate()
-
-    def climb(self, choices: Sequence[RangeChoice], effort: Effort) -> Repairs:
-        """The candidate that leaves the least noise, the first one where nothing can be told.
-
-        Error feedback is tried on the best ranges only: they, not it, decide by how much a model gains.
-        """
-        self.best = Candidate(choices[0])
-        if effort == "none" and len(choices) == 1:
-            return self._make(self.best)
-        rungs = list(_first_rungs(choices, effort))
-        self._rungs = len(rungs) + (effort == "all")
-        for candidate in rungs:
-            self._enter(candidate)
-        if effort == "all":
-            self._enter(Candidate(self.best.choice, "refined"))
-        return self._made or self._make(self.best)
+        self._sources: dict[bool, tuple[ir.Model, Calibration]] = {}
+        self._rounded: tuple[Candidate, dict[str, LayerIntegers]] | None = None
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What was chosen, by whom, and what each candidate was worth; nothing where there was no choice."""
-        if not self._noises:
-            return ()
-        judges = "calibration samples that took no part in it prefer"
-        if self._judging is self._fitting:
-            judges = "the samples behind it prefer, being too few to hold some out"
-        worth = (f"{candidate.short} {_decibels(noise):.1f}" for candidate, noise in self._noises.items())
-        return f"{self.best}, as {judges}", f"SQNR there, in dB: {', '.join(worth)}"
+    def judges(self) -> str:
+        """Who prefers one candidate to another, in words."""
+        if self.judging is self.fitting:
+            return "the samples behind it, too few to hold some out,"
+        return "calibration samples that took no part in it"
 
-    def _enter(self, candidate: Candidate) -> None:
-        """Let a candidate try to be the best; where its noise is known it is not even made."""
-        made: list[Repairs] = []
+    @property
+    def can_equalize(self) -> bool:
+        """Whether the model has a place where factors can be moved."""
+        return bool(find_junctions(self.piece.model))
 
-        def measure() -> dict[str, float]:
-            made.append(self._make(candidate))
-            return {"noise": self._noise(made[0])}
-
-        noise = self._piece.recalled(f"repair {candidate}", measure)["noise"]
-        least = self._noises.get(self.best, math.inf)
-        self._noises[candidate] = noise
-        if noise < least:
-            self.best, self._made = candidate, made[0] if made else None
-        if self._piece.progress is not None:
-            self._piece.progress(len(self._noises), self._rungs)
-
-    def _noise(self, repairs: Repairs) -> float:
+    def noise(self, repairs: Repairs) -> float:
+        """What the repaired model leaves of noise with every layer in integers, over the signal."""
         if self._judge is None:
-            self._judge = _Judge(self._piece, self._judging)
+            self._judge = _Judge(self.piece, self.judging)
         return self._judge.noise(repairs.quantize(self._place(repairs.model.graph)))
 
-    def _make(self, candidate: Candidate) -> Repairs:
+    def make(self, candidate: Candidate) -> Repairs:
         """The candidate with its weights and the correction that belongs to them."""
-        model, threads = self._piece.model, self._piece.threads
-        integers = self._integers(candidate.choice)
+        model, calibration = self._source(candidate)
+        threads, integers = self.piece.threads, self._integers(candidate)
         if candidate.work == "refined":
-            refined = refined_weights(model, self._fitting, integers=integers, threads=threads)
+            refined = refined_weights(model, self.fitting, integers=integers, threads=threads)
             integers |= {name: replace(integers[name], weight=weight) for name, weight in refined.items()}
         corrections = {}
         if candidate.work != "plain":
-            corrections = bias_corrections(model, self._fitting, integers=integers, threads=threads)
+            corrections = bias_corrections(model, self.fitting, integers=integers, threads=threads)
         weights = {name: found.weight for name, found in integers.items()}
-        return Repairs(model, self._calibration, candidate.choice, corrections, weights)
+        return Repairs(model, calibration, candidate.choice, corrections, weights)
 
-    def _integers(self, choice: RangeChoice) -> dict[str, LayerIntegers]:
-        """What layers compute with where weights are rounded to the nearest; kept for the last choice."""
-        if self._rounded is None or self._rounded[0] != choice:
-            model = self._piece.model
+    def _integers(self, candidate: Candidate) -> dict[str, LayerIntegers]:
+        """What layers compute with where weights are rounded to the nearest; the last answer is kept."""
+        key = replace(candidate, work="plain")
+        if self._rounded is None or self._rounded[0] != key:
+            model, calibration = self._source(candidate)
             placement = self._place(model.graph)
-            integers = layer_integers(model, self._calibration, placement, choice=choice)
-            self._rounded = choice, integers
+            integers = layer_integers(model, calibration, placement, choice=candidate.choice)
+            self._rounded = key, integers
         return dict(self._rounded[1])
 
+    def _source(self, candidate: Candidate) -> tuple[ir.Model, Calibration]:
+        """The float model and the ranges of its activations, which do not hold for the other one."""
+        key = candidate.is_equalized
+        if key not in self._sources:
+            piece = replace(self.piece, model=self._equalized()) if key else self.piece
+            self._sources[key] = piece.model, piece.calibration(self._samples)
+        return self._sources[key]
 
-def _first_rungs(choices: Sequence[RangeChoice], effort: Effort) -> Iterator[Candidate]:
-    for choice in choices:
-        yield Candidate(choice)
-        if effort != "none":
-            yield Candidate(choice, "corrected")
+    def _equalized(self) -> ir.Model:
+        model = self.piece.model
+        maxima = channel_maxima(model, self._samples, threads=self.piece.threads)
+        return equalized(model, maxima).model
+
+
+class _Contest:
+    """Keeps the candidate that leaves the least noise; one whose noise is known already is not even made."""
+
+    def __init__(self, bench: _Bench, rungs: int) -> None:
+        self._bench, self._rungs = bench, rungs
+        self._noises: dict[Candidate, float] = {}
+        self._made: Repairs | None = None
+
+    def enter(self, candidate: Candidate) -> None:
+        """Let a candidate try to be the best."""
+        made: list[Repairs] = []
+
+        def measure() -> dict[str, float]:
+            made.append(self._bench.make(candidate))
+            return {"noise": self._bench.noise(made[0])}
+
+        piece = self._bench.piece
+        self._noises[candidate] = piece.recalled(f"repair {candidate}", measure)["noise"]
+        if self.best() == candidate:
+            self._made = made[0] if made else None
+        if piece.progress is not None:
+            piece.progress(len(self._noises), self._rungs)
+
+    def best(self, *works: Work) -> Candidate:
+        """The candidate that leaves the least noise, of those with such work where it is named."""
+        entered = [name for name in self._noises if not works or name.work in works]
+        return min(entered, key=lambda name: self._noises[name])
+
+    def chosen(self) -> Chosen:
+        """The best one as it was made."""
+        best = self.best()
+        worth = (f"{name.short} {_decibels(noise):.1f}" for name, noise in self._noises.items())
+        notes = f"{best}, as {self._bench.judges} prefer", f"SQNR there, in dB: {', '.join(worth)}"
+        return Chosen(self._made or self._bench.make(best), best, notes)
+
+
+def _first_rungs(choices: Sequence[RangeChoice], effort: Effort, *, equalize: bool) -> Iterator[Candidate]:
+    """All but error feedback, which costs as much as all others: it is tried on the best corrected one."""
+    works: tuple[Work, ...] = ("plain",) if effort == "none" else ("plain", "corrected")
+    for is_equalized in (False, True) if equalize else (False,):
+        for choice in choices:
+            for work in works:
+                yield Candidate(choice, work, is_equalized)
 
 
 def repair_sets(samples: Samples) -> tuple[Samples, Samples]:

@@ -46,8 +46,9 @@ class Change:
         parts, sizes = self._parts(constant), [self.groups, *[1] * constant.ndim]
         sizes[self.axis + 1] = len(factors) // self.groups
         amounts = factors.reshape(sizes)
-        changed: Array = parts / amounts if self.divides else parts * amounts
-        return changed.reshape(constant.shape)
+        scaled = parts / amounts if self.divides else parts * amounts
+        changed: Array = scaled.reshape(constant.shape)
+        return changed
 
     def peaks(self, constant: Array) -> Array:
         """The largest magnitude of each channel in the constant: (channels,)."""

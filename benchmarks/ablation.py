@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from guarantee_checks import scored
 from jettison.compress.passes import Workpiece
+from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.quantize import place
-from jettison.compress.quantization.repairs import MEASURED_RANGES, Ladder
+from jettison.compress.quantization.repairs import MEASURED_RANGES, Bench, choose_repairs, first_rungs
 from jettison.compress.quantization.static import RangeChoice
 from jettison.core.samples import open_samples
 from jettison.core.targets import parse_target
@@ -87,16 +90,21 @@ def measure(subject: Subject, name: str) -> Iterator[Row]:
     calibration = open_samples(str(subject.calibration), input_specs(model))
     evaluation = open_samples(str(subject.evaluation), input_specs(model))
     reference = reference_of(OnnxRuntimeRunner(subject.model), evaluation)
-    ladder = Ladder(
-        Workpiece(model, target), calibration, lambda graph: place(graph, target.dialect, frozenset())
-    )
-    ladder.climb([RangeChoice(method) for method in MEASURED_RANGES], "all")
-    for candidate in ladder.tried:
-        repairs = ladder.make(candidate)
-        quantized = repairs.quantize(place(repairs.model.graph, target.dialect, frozenset()))
+    piece = Workpiece(model, target)
+    choices = [RangeChoice(method) for method in MEASURED_RANGES]
+
+    def everything(graph: ir.Graph) -> Placement:
+        return place(graph, target.dialect, frozenset())
+
+    chosen = choose_repairs(piece, calibration, everything, choices=choices, effort="all").candidate
+    bench = Bench(piece, calibration, everything)
+    rungs = list(first_rungs(choices, "all", equalize=bench.can_equalize))
+    for candidate in dict.fromkeys([*rungs, chosen]):
+        repairs = bench.make(candidate)
+        quantized = repairs.quantize(everything(repairs.model.graph))
         runner = runner_of(quantized, optimize=not target.is_gpu)
         decibels, score = scored(runner, evaluation, reference, metric=subject.metric)
-        yield Row(subject.name, name, candidate.short, decibels, score, candidate == ladder.best)
+        yield Row(subject.name, name, candidate.short, decibels, score, candidate == chosen)
 
 
 def table(rows: list[Row]) -> str:

@@ -153,10 +153,9 @@ def test_an_equalized_copy_is_calibrated_and_corrected_by_itself(samples: Sample
     for name, found in run(equal.repairs.model, arrays).items():
         np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-4)
     assert set(equal.repairs.corrections) == set(plain.repairs.corrections)
-    histograms = equal.repairs.calibration.histograms
+    others = plain.repairs.calibration.histograms
     assert any(
-        found.high != plain.repairs.calibration.histograms[name].high
-        for name, found in histograms.items()
+        found.high != others[name].high for name, found in equal.repairs.calibration.histograms.items()
     )
     layers = frozenset(equal.repairs.weights)
     some = place(equal.repairs.model.graph, "cpu", frozenset(sorted(layers)[:3]))

@@ -115,10 +115,10 @@ def choose_repairs(
     Raises:
         SamplesError: The samples make the float model overflow.
     """
-    bench = _Bench(piece, samples, place)
+    bench = Bench(piece, samples, place)
     if effort == "none" and len(choices) == 1:
         return Chosen(bench.make(Candidate(choices[0])), Candidate(choices[0]))
-    rungs = list(_first_rungs(choices, effort, equalize=effort == "all" and bench.can_equalize))
+    rungs = list(first_rungs(choices, effort, equalize=effort == "all" and bench.can_equalize))
     contest = _Contest(bench, len(rungs) + (effort == "all"))
     for rung in rungs:
         contest.enter(rung)
@@ -127,7 +127,7 @@ def choose_repairs(
     return contest.chosen()
 
 
-class _Bench:
+class Bench:
     """Makes candidates for one model from some samples, and measures them by others."""
 
     def __init__(self, piece: Workpiece, samples: Samples, place: Place) -> None:
@@ -195,7 +195,7 @@ class _Bench:
 class _Contest:
     """Keeps the candidate that leaves the least noise; one whose noise is known already is not even made."""
 
-    def __init__(self, bench: _Bench, rungs: int) -> None:
+    def __init__(self, bench: Bench, rungs: int) -> None:
         self._bench, self._rungs = bench, rungs
         self._noises: dict[Candidate, float] = {}
         self._made: Repairs | None = None
@@ -228,7 +228,7 @@ class _Contest:
         return Chosen(self._made or self._bench.make(best), best, notes)
 
 
-def _first_rungs(choices: Sequence[RangeChoice], effort: Effort, *, equalize: bool) -> Iterator[Candidate]:
+def first_rungs(choices: Sequence[RangeChoice], effort: Effort, *, equalize: bool) -> Iterator[Candidate]:
     """All but error feedback, which costs as much as all others: it is tried on the best corrected one."""
     works: tuple[Work, ...] = ("plain",) if effort == "none" else ("plain", "corrected")
     for is_equalized in (False, True) if equalize else (False,):

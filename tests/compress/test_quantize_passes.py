@@ -50,6 +50,7 @@ def test_the_keys_of_a_recipe_are_the_fields() -> None:
     assert QuantizeFull.model_validate({"quantize": "full"}) == QuantizeFull()
     assert QuantizeFull().model_dump() == {
         "quantize": "full", "ranges": "max", "percentile": 99.99, "repair": "none", "keep_float": (),
+        "attention": "float",
     }  # fmt: skip
 
 

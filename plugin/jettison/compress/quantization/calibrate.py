@@ -53,7 +53,12 @@ class Calibration:
 
 
 def calibrate(
-    model: ir.Model, samples: Samples, *, threads: int = 0, progress: Progress | None = None
+    model: ir.Model,
+    samples: Samples,
+    *,
+    threads: int = 0,
+    progress: Progress | None = None,
+    attention: bool = False,
 ) -> Calibration:
     """The histograms of every value that either dialect may quantize, from one pass over the samples.
 
@@ -62,12 +67,13 @@ def calibrate(
         samples: Representative inputs.
         threads: Threads of ONNX Runtime; 0 for one per core.
         progress: Called with samples done and samples in all.
+        attention: Also observe the operands of the products of activations in attention.
 
     Raises:
         SamplesError: A value became NaN or infinite on these samples.
         ModelError: ONNX Runtime cannot run the model on them.
     """
-    observations, sources = plan_observations(model)
+    observations, sources = plan_observations(model, attention=attention)
     if not observations:
         return Calibration({}, sources, samples.count)
     runner = runner_of(observed(model, observations), threads=threads)
@@ -77,11 +83,14 @@ def calibrate(
     return Calibration(counter.histograms(), sources, samples.count)
 
 
-def plan_observations(model: ir.Model) -> tuple[list[Observation], dict[str, str]]:
+def plan_observations(
+    model: ir.Model, *, attention: bool = False
+) -> tuple[list[Observation], dict[str, str]]:
     """What to observe, in the graph's order, and for values that only move elements where these come from."""
     values = {name_of(value): value for value in model.graph.inputs}
     values |= {name_of(value): value for node in model.graph for value in node.outputs}
-    sites = _sites((place_for_cpu(model.graph, frozenset()), place_for_tensorrt(model.graph, frozenset())))
+    graph, none = model.graph, frozenset[str]()
+    sites = _sites((place_for_cpu(graph, none), place_for_tensorrt(graph, none, attention=attention)))
     wanted = [name for name in values if name in sites]
     sources = {name: source for name in wanted if (source := _moved_from(values[name])) in wanted and source}
     observations = [

@@ -58,12 +58,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where pairs stand: activations (`sites`), weights (`quantized`), and which values share a scale."""
+    """Where pairs stand: activations (`sites`), weights (`quantized`), and which values share a scale.
+
+    `products` tells of the products of activations in attention, where these were asked for.
+    """
 
     dialect: Dialect
     layers: tuple[LayerDecision, ...]
     sites: tuple[Site, ...]
     ties: tuple[tuple[str, ...], ...] = ()
+    products: tuple[LayerDecision, ...] = ()
 
     @property
     def quantized(self) -> frozenset[str]:

@@ -1,7 +1,10 @@
 """The `tensorrt` dialect: symmetric pairs in front of weighted layers, as TensorRT fuses best.
 
 Both inputs of a weighted layer are quantized, its output is left to the next one's pair; a residual
-addition gets a pair on the shortcut only, so that it fuses into the convolution; none on outputs.
+addition gets a pair on the shortcut only, so that it fuses into the convolution; none on outputs. On request
+both operands of each product of activations in attention, what the Softmax makes included. TensorRT-RTX 1.7
+then fuses the block into one kernel where the layer behind it is quantized too and heads have 16, 32 or 64
+channels; with 24, 48, 80 and 128 to 512 the two products run as INT8 matrix products of their own.
 Source: NVIDIA TensorRT documentation, "Working with Quantized Types", Q/DQ placement recommendations.
 """
 
@@ -11,6 +14,7 @@ import math
 
 import onnx_ir as ir
 
+from jettison.compress.quantization.attention import Product, find_products
 from jettison.compress.quantization.layers import Layer, fused_output, sizes_of
 from jettison.compress.quantization.placement import (
     Placement,
@@ -29,8 +33,10 @@ SMALLEST_GEMM = 16
 """Fewer products or channels than this run faster in float: one tile of an INT8 tensor core."""
 
 
-def place_for_tensorrt(graph: ir.Graph, keep_in_float: frozenset[str]) -> Placement:
-    """The plan for TensorRT."""
+def place_for_tensorrt(
+    graph: ir.Graph, keep_in_float: frozenset[str], *, attention: bool = False
+) -> Placement:
+    """The plan for TensorRT; with `attention` the products of activations get pairs too."""
     chosen, decisions = decide(graph, _rule, keep_in_float)
     nodes = {layer.node for layer in chosen}
     readers: dict[ir.Value, list[Reader]] = {}
@@ -43,9 +49,14 @@ def place_for_tensorrt(graph: ir.Graph, keep_in_float: frozenset[str]) -> Placem
         if shortcut is not None and value is not None:
             readers.setdefault(value, []).append(Reader(node.name or "", shortcut))
             made.add(fused_output(node))
+    products = find_products(graph, _product_rule, keep_in_float) if attention else ()
+    for product in products:
+        for value, reader in product.operands:
+            readers.setdefault(value, []).append(reader)
     sites = tuple(_site(value, found, is_made=value in made) for value, found in readers.items())
     names = {name_of(value) for value in readers}
-    return Placement("tensorrt", tuple(decisions), sites, _ties(graph, names))
+    told = tuple(product.decision for product in products)
+    return Placement("tensorrt", tuple(decisions), sites, _ties(graph, names), told)
 
 
 def _site(value: ir.Value, readers: list[Reader], *, is_made: bool) -> Site:
@@ -68,6 +79,18 @@ def _rule(layer: Layer) -> str | None:
             f"tensor cores (at least {SMALLEST_GEMM} each)"
         )
     return None
+
+
+def _product_rule(product: Product) -> str | None:
+    """Why a product of activations stays in float: a known size below one tile; open ones are taken."""
+    ends = [value.shape[-1] for value in product.node.inputs if value is not None and value.shape]
+    small = [size for size in ends if isinstance(size, int) and size < SMALLEST_GEMM]
+    if not small:
+        return None
+    return (
+        f"a product of activations of the size {small[0]} is too small for integer tensor cores (at least "
+        f"{SMALLEST_GEMM})"
+    )
 
 
 def _shortcut_index(node: ir.Node, chosen: set[ir.Node]) -> int | None:

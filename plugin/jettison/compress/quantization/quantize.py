@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.compress.passes import PassResult, Refusal, Workpiece
+from jettison.compress.quantization.calibrate import Calibration, calibrate
 from jettison.compress.quantization.dynamic import dynamic_layers, quantize_dynamically
 from jettison.compress.quantization.keep_float import kept_layers
 from jettison.compress.quantization.layers import find_layers
@@ -24,9 +26,15 @@ _PLACES = {"cpu": place_for_cpu, "tensorrt": place_for_tensorrt}
 _HALF = "Quantize the float32 original; cast to float16 afterwards, or use {quantize: float16} alone"
 
 
-def place(graph: ir.Graph, dialect: Dialect, keep_in_float: frozenset[str] = frozenset()) -> Placement:
-    """Where pairs stand in this graph for that dialect."""
-    return _PLACES[dialect](graph, keep_in_float)
+def place(
+    graph: ir.Graph,
+    dialect: Dialect,
+    keep_in_float: frozenset[str] = frozenset(),
+    *,
+    attention: bool = False,
+) -> Placement:
+    """Where pairs stand in this graph for that dialect; with `attention` also on products of activations."""
+    return _PLACES[dialect](graph, keep_in_float, attention=attention)
 
 
 class QuantizeFull(BaseModel):
@@ -39,15 +47,20 @@ class QuantizeFull(BaseModel):
     percentile: float = Field(default=99.99, gt=50.0, le=100.0)
     repair: Effort = "none"
     keep_float: tuple[str, ...] = ()
+    attention: Literal["float", "int8"] = "float"
 
     def check(self, piece: Workpiece) -> Refusal | None:
-        """Refuses a model without a layer that integers can carry, and names that match none."""
+        """Refuses a model without a layer that integers can carry, and names that match none.
+
+        With `attention: int8` also a model and target without a product of activations that they can carry.
+        """
         graph = piece.model.graph
         if (refusal := refuse_unfit(graph, self.keep_float)) is not None:
             return refusal
-        decisions = self._placement(piece).layers
+        placement = self._placement(piece)
+        decisions = placement.layers
         if any(decision.quantized for decision in decisions):
-            return None
+            return self._without_products(placement)
         half = any(layer.refusal and "FLOAT16" in layer.refusal for layer in find_layers(graph))
         return without_layers(
             ((decision.kind, decision.reason) for decision in decisions),
@@ -57,20 +70,45 @@ class QuantizeFull(BaseModel):
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with Q/DQ pairs and INT8 weights, in the target's dialect; notes tell the repairs."""
         kept, dialect = kept_layers(piece.model.graph, self.keep_float), piece.target.dialect
+        attention = self.attention == "int8"
+        if attention:
+            piece = _observing_attention(piece)
         methods = MEASURED_RANGES if self.ranges == "measure" else (self.ranges,)
         chosen = choose_repairs(
             piece,
             samples,
-            lambda graph: place(graph, dialect, kept),
+            lambda graph: place(graph, dialect, kept, attention=attention),
             choices=[RangeChoice(method, self.percentile) for method in methods],
             effort=self.repair,
         )
-        placement = place(chosen.repairs.model.graph, dialect, kept)
-        return PassResult(chosen.repairs.quantize(placement), layers=placement.layers, notes=chosen.notes)
+        placement = place(chosen.repairs.model.graph, dialect, kept, attention=attention)
+        layers = (*placement.layers, *placement.products)
+        return PassResult(chosen.repairs.quantize(placement), layers=layers, notes=chosen.notes)
+
+    def _without_products(self, placement: Placement) -> Refusal | None:
+        """Refuses `attention: int8` where not one product of activations can be quantized."""
+        products = placement.products
+        if self.attention == "float" or any(product.quantized for product in products):
+            return None
+        reasons = sorted({f"attention: {product.reason}" for product in products})
+        return Refusal(
+            reasons=tuple(reasons) or ("attention: the model has no product of two activations",),
+            instead="Leave out `attention: int8`",
+        )
 
     def _placement(self, piece: Workpiece) -> Placement:
         graph = piece.model.graph
-        return place(graph, piece.target.dialect, kept_layers(graph, self.keep_float))
+        kept = kept_layers(graph, self.keep_float)
+        return place(graph, piece.target.dialect, kept, attention=self.attention == "int8")
+
+
+def _observing_attention(piece: Workpiece) -> Workpiece:
+    """The piece with a calibration of its own: the shared one leaves out the operands of attention."""
+
+    def observing(model: ir.Model, samples: Samples) -> Calibration:
+        return calibrate(model, samples, threads=piece.threads, progress=piece.progress, attention=True)
+
+    return replace(piece, calibrate=observing)
 
 
 class QuantizeDynamic(BaseModel):

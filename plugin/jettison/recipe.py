@@ -55,6 +55,9 @@ SEARCHING: tuple[type[BaseModel], ...] = (QuantizePartial,)
 COUNTS_ONLY_WITH: dict[str, tuple[str, str]] = {"percentile": ("ranges", "percentile")}
 """Keys that have no effect unless another key of their pass has that value: refused where they are given."""
 
+_OTHER_WORDS = {"{quantize: int8}": ["{quantize: full}"]}
+"""What is meant by spellings to which another pass only looks nearer."""
+
 BASELINE = "baseline"
 """The name of the model itself among its variants."""
 FLOAT_SUFFIX = "fp32"
@@ -86,7 +89,7 @@ def _pass_of(value: object) -> Pass:
     known = PASSES.get((str(verb), str(value[verb])))
     if known is None:
         every = [f"{{{verb}: {kind}}}" for verb, kind in PASSES]
-        near = difflib.get_close_matches(spelled, every, n=1)
+        near = _OTHER_WORDS.get(spelled, difflib.get_close_matches(spelled, every, n=1))
         hint = f"Did you mean {near[0]}? " if near else ""
         raise ImpossibleValueError(f"there is no pass {spelled}", fix=f"{hint}Passes are {', '.join(every)}")
     if "backend" in value:

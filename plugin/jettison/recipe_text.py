@@ -70,9 +70,8 @@ def recipe_error(what: str, error: ValidationError) -> RecipeError:
 
 def _content(path: Path) -> bytes:
     if not path.is_file():
-        raise RecipeError(
-            f"recipe {path}", detail="there is no such file", fix="Give the path of a YAML file"
-        )
+        detail = "it is a folder" if path.is_dir() else "there is no such file"
+        raise RecipeError(f"recipe {path}", detail=detail, fix="Give the path of a YAML file")
     if path.stat().st_size > LARGEST_RECIPE_BYTES:
         raise RecipeError(
             f"recipe {path}",

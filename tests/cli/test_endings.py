@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from jettison.cli import run as run_verb
 from jettison.cli.console import print_error
-from jettison.cli.endings import Terminated
+from jettison.cli.interrupts import Terminated
 from jettison.cli.main import main
 from jettison.cli.verbs import VERBS
 from jettison.core.errors import ExternalError, MissingError
@@ -131,6 +132,24 @@ def test_interrupt_while_modules_are_loaded_is_one_document(jettison, monkeypatc
     answer = jettison("doctor", "--json")
     assert answer.code == 130
     assert answer.document["error"]["what"] == "interrupted"
+
+
+def test_nothing_large_is_loaded_before_an_interrupt_is_handled():
+    """Ctrl-C while modules are loaded would else end in a traceback, without a document."""
+    code = "import sys, jettison.cli.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "jettison.cli.main" in loaded
+    assert loaded.isdisjoint({"typer", "rich", "pydantic", "numpy", "onnx", "onnx_ir"})
+
+
+@pytest.mark.parametrize("arguments", [("--json",), ()])
+def test_a_full_disk_behind_stdout_is_named(arguments):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "jettison", "doctor", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: stdout: No space left on device. Free some space, or write elsewhere\n"
 
 
 def test_closed_stdout_is_no_defect(monkeypatch, capfd):

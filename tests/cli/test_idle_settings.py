@@ -159,10 +159,11 @@ def test_what_default_variants_do_not_read_is_a_note(jettison, workspace):
         "--time-budget", 60, "--target", "cpu", "--tolerance", 0.1, "-o", workspace / "out", "--json",
     )  # fmt: skip
     assert answer.code == 0
-    assert answer.document["notes"][-1] == (
+    told = (
         "not used: search samples and time budget, since no default variant searches; "
         "{quantize: partial} does"
     )
+    assert told in answer.document["notes"]
 
 
 def test_search_whose_time_ran_out_takes_the_best_that_it_found(jettison, workspace):

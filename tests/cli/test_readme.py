@@ -30,7 +30,7 @@ def fields(*documents):
 def test_document_of_run_and_compress():
     block = SECTION.partition("```\n")[2].partition("```")[0]
     every = fields(RunResult, BaselineResult, VariantResult, Explanation, LayerReport, LayerDecision)
-    assert named(block) == every | {"version", "retired"}
+    assert named(block) == every | {"version", "retired", "is_new"}
 
 
 @pytest.mark.parametrize(

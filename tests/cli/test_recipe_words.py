@@ -39,7 +39,7 @@ def one_pass(text):
         ("gate", "{tolerance: }", "gate.tolerance: expected a number, found nothing"),
         ("gate", "{tolerance: .inf}", "gate.tolerance: expected a finite number, found inf"),
         ("gate", "{tolerance: -0.1}", "gate.tolerance: expected 0 or more, found -0.1"),
-        ("gate", "{tolerance: yes}", "gate: expected a number or text for tolerance, found true"),
+        ("gate", "{tolerance: yes}", "gate: expected a number for tolerance, found true"),
         ("gate", "{confidence: 0.5}", "gate.confidence: expected a number above 0.5, found 0.5"),
         ("gate", "{confidence: 1}", "gate.confidence: expected a number below 1, found 1"),
         ("gate", "{min_speedup: 0}", "gate.min_speedup: expected a number above 0, found 0"),
@@ -86,6 +86,7 @@ def test_wrong_value_is_told_plainly(tmp_path, section, value, words):
     [
         ("full", "variants.0.passes.0: a pass is a mapping such as {quantize: full}, found 'full'"),
         ("{quantize: ful}", "passes.0: there is no pass {quantize: ful}. Did you mean {quantize: full}?"),
+        ("{quantize: int8}", "there is no pass {quantize: int8}. Did you mean {quantize: full}?"),
         ("{prune: half}", "there is no pass {prune: half}. Passes are {quantize: full}"),
         ("{quantize: full, rangs: mse}", "{quantize: full} has no key 'rangs'. Did you mean 'ranges'?"),
         ("{quantize: float16, ranges: mse}", "{quantize: float16} has no key 'ranges'. Known are keep_float"),
@@ -108,7 +109,7 @@ def test_wrong_value_is_told_plainly(tmp_path, section, value, words):
         ("{quantize: partial, max_evaluations: many}", "expected a whole number, found 'many'"),
         ("{quantize: partial, max_evaluations: 1000}", "max_evaluations: expected 200 or less, found 1000"),
         ("{quantize: partial, max_evaluations: 2.5}", "max_evaluations: expected a whole number, found 2.5"),
-        ("{quantize: partial, tolerance: yes}", "expected a number or text for tolerance, found true"),
+        ("{quantize: partial, tolerance: yes}", "expected a number for tolerance, found true"),
         ("{quantize: float16, least_sqnr_db: 0}", "least_sqnr_db: expected a number above 0, found 0"),
     ],
 )

@@ -48,6 +48,21 @@ def test_second_run_skips_what_stands_and_publishes_nothing_twice(jettison, reci
     answer = jettison("run", recipe, "--json")
     assert {path: path.stat().st_mtime_ns for path in steps.rglob("*")} == before
     assert [entry["version"] for entry in answer.document["published"]] == [1, 1]
+    assert [entry["is_new"] for entry in answer.document["published"]] == [False, False]
+    told = jettison("run", recipe).out
+    assert "small-int8 is already published as version 1: " in told
+    assert "published small-int8 version" not in told
+
+
+def test_run_tells_which_versions_it_retired(jettison, recipe):
+    recipe.write_text(
+        recipe.read_text().replace("repository: models", "repository: models, keep_versions: 1")
+    )
+    assert "retired versions" not in jettison("run", recipe).out
+    recipe.write_text(recipe.read_text().replace("quantize: full", "quantize: full, ranges: mse"))
+    told = jettison("run", recipe).out
+    assert "published small-int8 version 2: " in told
+    assert "retired versions 1" in told
 
 
 def test_changed_setting_redoes_only_what_depends_on_it(jettison, recipe, workspace):
@@ -109,7 +124,8 @@ def test_one_sample_set_is_halved_and_the_report_says_so(jettison, workspace):
     )  # fmt: skip
     assert answer.document["evaluation_samples"] == 200
     assert "halved by seed 0" in answer.document["notes"][0]
-    assert len(answer.document["notes"]) == 1
+    assert len(answer.document["notes"]) == 2
+    assert "the baseline decides class" in answer.document["notes"][1]
 
 
 def test_halves_too_small_for_the_tolerance_are_told(jettison, workspace):
@@ -119,6 +135,24 @@ def test_halves_too_small_for_the_tolerance_are_told(jettison, workspace):
     )  # fmt: skip
     assert answer.code == 1
     assert "takes about 299 even if not one differs" in answer.document["notes"][1]
+
+
+def test_a_baseline_that_decides_one_class_and_few_calibration_samples_are_told(jettison, workspace):
+    model = onnx.load(workspace / "model.onnx")
+    name = model.graph.node[-1].input[-1]
+    bias = next(found for found in model.graph.initializer if found.name == name)
+    bias.CopyFrom(numpy_helper.from_array(np.eye(16, dtype=np.float32)[4] * 1e4, name))
+    onnx.save(model, workspace / "model.onnx")
+    with np.load(workspace / "calibration.npz") as stored:
+        np.savez(workspace / "one.npz", **{name: array[:1] for name, array in stored.items()})
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "one.npz",
+        "--evaluation", workspace / "evaluation.npz", "--target", "cpu", "--metric", "agreement",
+        "--variant", "int8=[{quantize: full}]", "-o", workspace / "out", "--json",
+    )  # fmt: skip
+    notes = answer.document["notes"]
+    assert "the baseline decides class 4 for all 400 samples: agreement proves little" in notes
+    assert "1 calibration sample: ranges of activations are guesses; 128 are plenty" in notes
 
 
 def test_evaluation_on_seen_samples_is_said(jettison, workspace):
@@ -282,4 +316,5 @@ def test_outputs_that_are_far_off_are_doubted_though_every_decision_holds(jettis
     assert variant["notes"][0].startswith(
         "outputs differ strongly (-6.0 dB SQNR) although the score holds: the error has 4 times the energy"
     )
-    assert answer.document["notes"] == [f"scaled: {variant['notes'][0]}"]
+    assert answer.document["notes"][0] == f"scaled: {variant['notes'][0]}"
+    assert answer.document["notes"][1].startswith("the baseline decides class")

@@ -10,6 +10,7 @@ import pytest
 from jettison.cli.tables import print_result
 from jettison.core.targets import parse_target
 from jettison.engines.tensorrt import preflight as asking
+from jettison.engines.tensorrt.capabilities import compiled_for
 from jettison.engines.tensorrt.exchange import CompileAnswer
 from jettison.pipeline.results import BaselineResult, TargetResult, VariantResult
 
@@ -76,6 +77,32 @@ def test_silence_of_the_compiler_is_told_with_its_reason(tmp_path, monkeypatch, 
     assert words in row(text)
     assert f"note: {note}" in " ".join(text.split())
     assert "a note of a pass" not in text
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("sm90", "compiled for the nearest, sm89"), ("tensorrt", "compiled for sm86"), ("sm89", None)],
+)
+def test_a_gpu_that_stands_in_for_the_target_is_told_beneath_the_table(capsys, target, words):
+    found = compiled_for(parse_target(target))
+    text = " ".join(
+        printed(capsys, compiles=True, notes=("a note", *([found.note] * bool(found.note)))).split()
+    )
+    assert "compiles" in text
+    assert "compiled for" not in text if words is None else f": {words}, " in text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "latency_ms", "words"),
+    [
+        (1 << 20, 0.1, ["1.00 MiB", "0.10 ms"]),
+        (2048, 0.0123, ["2.00 KiB", "12.30 µs"]),
+        (100, 0.0999, ["0.10 KiB", "99.90 µs"]),
+    ],
+)
+def test_small_figures_keep_their_digits(capsys, size_bytes, latency_ms, words):
+    cells = row(printed(capsys, size_bytes=size_bytes, latency_ms=latency_ms))
+    assert all(word in cells for word in words)
 
 
 def test_nobody_asked(capsys):

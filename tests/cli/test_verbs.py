@@ -11,7 +11,7 @@ import pytest
 
 from jettison.cli import preflight as preflight_verb
 from jettison.cli import serve as serve_verb
-from jettison.cli.endings import Terminated
+from jettison.cli.interrupts import Terminated
 from jettison.cli.verbs import app
 from jettison.core.environments import MARKER_NAME
 from jettison.core.errors import ExternalError
@@ -128,6 +128,11 @@ def served(monkeypatch, tmp_path):
     yield Server
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def test_serve_of_an_empty_repository_says_so(jettison, tmp_path, served):
+    (tmp_path / "models").mkdir()
+    assert f"note: {tmp_path / 'models'} holds no model" in jettison("serve", tmp_path / "models").err
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, 0), (1, 4)])

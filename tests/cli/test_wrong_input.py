@@ -197,8 +197,40 @@ def test_output_that_is_a_file(jettison, workspace):
     (workspace / "out").write_text("")
     answer = compress(jettison, workspace)
     assert answer.code == 2
-    assert str(workspace / "out") in answer.err
+    assert f"-o {workspace / 'out'}: expected a folder, found a file" in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_recipe_that_is_a_folder(jettison, workspace):
+    answer = jettison("run", workspace)
+    assert answer.code == 2
+    assert "it is a folder. Give the path of a YAML file" in answer.err
+
+
+def test_publishing_what_is_not_there(jettison, workspace):
+    answer = jettison("publish", workspace / "no", "--repository", workspace / "models", "--name", "small")
+    assert answer.code == 2
+    assert "no such file or folder. Give the path of an ONNX file, or the folder of a finished" in answer.err
+
+
+@pytest.mark.parametrize("kind", ["full", "partial", "float16"])
+def test_keep_float_that_matches_nothing_is_told_before_any_work(jettison, workspace, kind):
+    variant = f"it=[{{quantize: {kind}, keep_float: ['/nope*']}}]"
+    answer = compress(jettison, workspace, **{"--variant": variant})
+    assert answer.code == 2
+    assert "variant 'it': keep_float: '/nope*' matches no" in answer.err
+    assert not (workspace / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["full", "float16"])
+def test_a_model_that_onnx_runtime_refuses_is_named_as_the_user_gave_it(jettison, workspace, kind):
+    model = onnx.load(workspace / "model.onnx")
+    model.graph.node[0].op_type, model.graph.node[0].domain = "NoSuchOperator", "own"
+    model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    onnx.save(model, workspace / "model.onnx")
+    answer = compress(jettison, workspace, **{"--variant": f"it=[{{quantize: {kind}}}]"})
+    assert answer.code == 2
+    assert f"error: model {workspace / 'model.onnx'}: ONNX Runtime refuses it" in answer.err
 
 
 def test_repository_that_is_a_file(jettison, workspace):

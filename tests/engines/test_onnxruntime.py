@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -91,6 +92,14 @@ def test_scalar_input_takes_the_only_row(tmp_path):
     }
     expected, found = runner_of(model).run(inputs), runner_of(model).run(rows)
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_onnx_runtime_tells_errors_only_outside_of_sessions_too(monkeypatch):
+    """Else "[W:onnxruntime ...] Could not find a CPU kernel ..." stands among the answers of a verb."""
+    told = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", told.append)
+    runner_of(cleaned("conv_relu_chain"))
+    assert set(told) == {3}
 
 
 def test_refusal_of_onnx_runtime_is_a_model_error(tmp_path):

@@ -4,6 +4,7 @@ The compiler is faked by a module of its name that stands earlier on the child's
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from jettison.core.errors import ExternalError, MissingError, ModelError
 from jettison.core.targets import parse_target
 from jettison.engines.tensorrt import preflight as door
-from jettison.engines.tensorrt.exchange import LogLine
+from jettison.engines.tensorrt.exchange import CompileAnswer, CompileRequest, LogLine
 from jettison.engines.tensorrt.messages import (
     builder_refusals,
     is_kept,
@@ -58,6 +59,21 @@ def test_a_module_that_does_not_load_is_unavailable_with_its_reason(
     report = preflight(model, TARGET)
     assert (report.outcome, report.compiles) == ("unavailable", None)
     assert report.notes[-1] == "tensorrt_rtx is installed but does not load: libtensorrt_rtx.so is missing"
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_only_what_compiled_is_called_evidence(
+    model: Path, monkeypatch: pytest.MonkeyPatch, built: bool
+) -> None:
+    def child(request: CompileRequest, **_: object) -> subprocess.CompletedProcess[str]:
+        request.answer.write_text(CompileAnswer(built=built).model_dump_json())
+        return subprocess.CompletedProcess([], 0, stderr="")
+
+    monkeypatch.setattr(door, "find_module", lambda: "tensorrt_rtx")
+    monkeypatch.setattr(door, "_run_child", child)
+    report = preflight(model, TARGET)
+    assert report.outcome == ("compiles" if built else "refused")
+    assert any("strong evidence" in note for note in report.notes) is built
 
 
 def test_a_death_by_signal_is_a_crash(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from evaluate_fakes import echo, some_samples
 
 from jettison.evaluate.metrics import resolve_metric
 from jettison.evaluate.reference import reference_of
-from jettison.evaluate.sanity import STRONG_NOISE_DB, doubt
+from jettison.evaluate.sanity import STRONG_NOISE_DB, doubt, one_class
 from jettison.evaluate.scoring import score
 
 
@@ -37,3 +37,16 @@ def test_near_outputs_and_outputs_without_numbers_are_not_doubted(sqnr_db):
 @pytest.mark.parametrize("metric", ["sqnr", "mae", "own:metric"])
 def test_a_metric_that_reads_all_of_the_outputs_is_not_said_to_be_blind(metric):
     assert (doubt(0.0, metric=metric) or "").endswith(f", and the tolerance for {metric} allows it")
+
+
+def test_a_baseline_that_decides_one_class_for_all_samples_is_told():
+    text = one_class(np.full(800, 4), metric="agreement")
+    assert text == "the baseline decides class 4 for all 800 samples: agreement proves little"
+
+
+@pytest.mark.parametrize(
+    ("decided", "metric"),
+    [([4, 4, 5], "agreement"), ([4], "agreement"), ([-1, -1], "top1"), ([4, 4], "sqnr"), (None, "top1")],
+)
+def test_decisions_that_differ_or_do_not_count_are_not_told(decided, metric):
+    assert one_class(None if decided is None else np.array(decided), metric=metric) is None

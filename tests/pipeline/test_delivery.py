@@ -84,7 +84,25 @@ def test_only_an_equal_model_stands_and_other_weights_are_another_version(tmp_pa
         saved(path, affine(bias=bias), "net.data")
         done = publish_results(run_of(result_of("cpu", path)), recipe_of(root), created=CREATED)
         versions.append(done.published[0].version)
+        assert done.published[0].is_new is (len(versions) != 2)
+        assert done.notes == ()
     assert versions == [1, 1, 2]
+
+
+def test_a_standing_version_with_the_evidence_of_another_run_says_so(tmp_path):
+    path = saved(tmp_path / "net.onnx", affine())
+    notes = []
+    for score, tolerance in ((1.0, "0.1"), (1.0, "0.1"), (0.9, "0.1"), (1.0, "0.2")):
+        reasons = (f"within the tolerance of {tolerance}; {len(notes)} times the baseline's speed",)
+        found = result_of("cpu", path)
+        variant = found.variants[0].model_copy(update={"score": score, "reasons": reasons})
+        run = run_of(found.model_copy(update={"variants": (variant,)}))
+        notes.append(publish_results(run, recipe_of(tmp_path / "models"), created=CREATED).notes)
+    words = (
+        "m-int8: it stood there already: the evidence in its manifest is of the run that published it, "
+        "whose score or tolerance was another"
+    )
+    assert notes == [(), (), (words,), (words,)]
 
 
 def test_a_variant_that_bears_the_baselines_published_name_is_refused(tmp_path):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from jettison.core.errors import SamplesError
+from jettison.core.samples import samples_of
 from jettison.core.tensors import TensorSpec
 from jettison.evaluate.gate import Gate
 from jettison.evaluate.metrics import Metric, resolve_metric
-from jettison.pipeline.sample_sets import metric_notes, open_sets, search_metric
+from jettison.pipeline.sample_sets import calibration_notes, metric_notes, open_sets, search_metric
 from jettison.recipe import ModelSource, Recipe, SampleSources
 from jettison.recipe_text import parse_variant
 
@@ -178,3 +179,22 @@ def test_labels_that_the_default_metric_does_not_use_are_told(opened):
     (note,) = notes_of(sets, metric="agreement", is_named=False)
     assert note.startswith("no metric fits the labels (float64, one value each), so the metric is agreement")
     assert notes_of(sets, metric="agreement") == []
+
+
+@pytest.mark.parametrize(
+    ("count", "kind", "notes"),
+    [
+        (1, "full", ["1 calibration sample: ranges of activations are guesses; 128 are plenty"]),
+        (15, "full", ["15 calibration samples: ranges of activations are guesses; 128 are plenty"]),
+        (16, "full", []),
+        (1, "float16", []),
+    ],
+)
+def test_few_calibration_samples_are_told_where_ranges_are_taken_from_them(tmp_path, count, kind, notes):
+    recipe = Recipe(
+        model=ModelSource(name="m", path=tmp_path),
+        samples=SampleSources(calibration="c"),
+        variants=(parse_variant(f"it=[{{quantize: {kind}}}]"),),
+    )
+    samples = samples_of({"x": np.zeros((count, 2), np.float32)}, specs=SPECS)
+    assert list(calibration_notes(recipe, samples)) == notes

@@ -36,6 +36,8 @@ def served(
         "passer": zoo.published(root, work, "passer", zoo.passer()),
         "embedding": zoo.published(root, work, "embedding", zoo.embedding(), max_queue_delay_us=200_000),
     }
+    config = root / "affine" / "config.pbtxt"
+    config.write_text(f"# edited by hand\n{config.read_text()}")
     zoo.published(root, work, "affine", zoo.affine(3.0))
     if carries_text(interpreter):
         configs["words"] = zoo.published(root, work, "words", zoo.words())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent import futures
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import grpc
 import numpy as np
 import pytest
 
@@ -92,6 +95,49 @@ def test_no_server_at_the_address_says_how_to_start_one(protocol: Protocol) -> N
         TritonRunner(f"127.0.0.1:{free_port()}", "m", protocol=protocol, timeout_s=5)
     assert "the server does not answer" in caught.value.detail
     assert "jettison serve" in caught.value.fix
+
+
+@pytest.fixture
+def speaks_grpc() -> Iterator[str]:
+    """A gRPC server without a service."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def test_a_grpc_port_asked_over_http_is_told(speaks_grpc: str) -> None:
+    with pytest.raises(ExternalError) as caught:
+        TritonRunner(speaks_grpc, "m")
+    assert caught.value.what == f"connecting to model 'm' at {speaks_grpc} over http"
+    assert caught.value.detail == f"{speaks_grpc} answers in another protocol"
+    assert caught.value.fix == "Give protocol='grpc', or the other port: jettison serve names both"
+
+
+def test_an_http_port_asked_over_grpc_is_told(scripted: tuple[str, dict[str, tuple[int, bytes]]]) -> None:
+    url, _ = scripted
+    with pytest.raises(ExternalError) as caught:
+        TritonRunner(url, "m", protocol="grpc", timeout_s=5)
+    assert caught.value.detail == f"{url} answers in another protocol"
+    assert caught.value.fix == "Give protocol='http', or the other port: jettison serve names both"
+
+
+def test_a_server_that_ends_before_it_answers_is_not_taken_for_another_protocol() -> None:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # the test is over
+                while True:
+                    connection = listener.accept()[0]
+                    connection.recv(4096)
+                    connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(ExternalError, match=r"the server does not answer \(connection closed"):
+            TritonRunner(f"127.0.0.1:{listener.getsockname()[1]}", "m", timeout_s=5)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import served_models as zoo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from releases import release_of, servable
 from served_models import CREATED
 
 from jettison.core.artifacts import Lineage
@@ -24,37 +24,6 @@ from jettison.triton.manifest import Evidence, golden_differences, golden_of, re
 from jettison.triton.publish import Release, publish
 from jettison.triton.repository import model_folder, model_folders
 from jettison.triton.serving import config_of
-
-
-def release_of(work: Path, *, name: str = "affine", factor: float = 2.0) -> Release:
-    model, inputs, outputs = zoo.affine(factor)
-    path = zoo.save(model, work / f"{name}-{factor}.onnx")
-    return Release(config_of(name, inputs, outputs), {"model.onnx": path}, CREATED)
-
-
-def factor_of(folder: Path) -> float:
-    return float(onnx.numpy_helper.to_array(onnx.load(folder / "model.onnx").graph.initializer[0])[0])
-
-
-def servable(root: Path) -> dict[str, list[float]]:
-    """What tritonserver would serve, factors by model; asserts that nothing there makes it fail."""
-    found: dict[str, list[float]] = {}
-    for entry in root.iterdir():
-        assert entry.is_dir()
-        assert not entry.name.startswith("."), "a hidden folder is a model to Triton"
-    for folder in model_folders(root):
-        config = folder.config()
-        assert config.name == folder.name
-        assert config.version_policy is not None
-        assert config.version_policy.specific is not None
-        assert {path.name for path in folder.path.iterdir() if not path.name.isdigit()} == {"config.pbtxt"}
-        found[folder.name] = []
-        for version in config.version_policy.specific.versions:
-            manifest = folder.manifest(version)
-            assert manifest is not None
-            assert manifest.changed_files(folder.path / str(version)) == []
-            found[folder.name].append(factor_of(folder.path / str(version)))
-    return found
 
 
 def test_first_publish_writes_a_whole_model_into_a_root_that_did_not_exist(tmp_path: Path) -> None:

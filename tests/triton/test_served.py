@@ -41,6 +41,20 @@ def test_runner_over_a_live_model_gives_what_the_graph_computes(served: Served, 
         np.testing.assert_array_equal(live.run({"x": x})["y"], 3 * x)
 
 
+def test_a_copy_of_an_edited_configuration_is_no_model_and_no_version_to_the_server(served: Served) -> None:
+    assert (served.repository / "affine" / "config.pbtxt.before-2").is_file()
+    entries = [entry for entry in health.index(served.server.http_url) if entry.name == "affine"]
+    assert sorted((entry.version, entry.state) for entry in entries) == [("1", "READY"), ("2", "READY")]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_runner_at_the_port_of_the_other_protocol_says_so(served: Served, protocol: Protocol) -> None:
+    url = served.server.grpc_url if protocol == "http" else served.server.http_url
+    with pytest.raises(ExternalError, match=f"{url} answers in another protocol") as caught:
+        TritonRunner(url, "affine", protocol=protocol, timeout_s=10)
+    assert caught.value.fix.startswith(f"Give protocol='{'grpc' if protocol == 'http' else 'http'}'")
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_runner_splits_batches_that_are_longer_than_the_server_takes(
     served: Served, protocol: Protocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import select
 import signal
 import stat
 import sys
@@ -36,6 +37,14 @@ if mode == "aborts" or (mode == "aborts once" and len(starts.read_text()) == 1):
     print("  what():  boost::interprocess::lock_exception", flush=True)
     import os
     os.abort()
+if mode == "leaves a child":
+    import subprocess
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
+    deaf += "; time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, start_new_session=True)
+    child.stdout.readline()
+    (folder / "child").write_text(str(child.pid))
+    time.sleep(60)
 if mode == "hangs":
     time.sleep(60)
 if mode == "deaf":
@@ -216,6 +225,31 @@ def test_a_server_that_never_gets_ready_is_stopped_at_the_deadline(program: Path
     with pytest.raises(ExternalError, match=r"it was not ready after 0\.3 s"):
         server.start()
     assert server.pid is None
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_what_a_server_leaves_behind_while_it_loads_is_ended_too(
+    program: Path, monkeypatch: pytest.MonkeyPatch, *, is_interrupted: bool
+) -> None:
+    (program.parent / "mode").write_text("leaves a child")
+    child, handles = program.parent / "child", []
+
+    def asked(url: str) -> bool:
+        if not handles and child.exists() and child.read_text():
+            handles.append(os.pidfd_open(int(child.read_text())))
+            if is_interrupted:
+                raise KeyboardInterrupt
+        return False
+
+    monkeypatch.setattr("jettison.triton.server.is_server_ready", asked)
+    with pytest.raises(KeyboardInterrupt if is_interrupted else ExternalError):
+        server_of(program, ready_deadline_s=40 if is_interrupted else 3).start()
+    poll = select.poll()
+    poll.register(handles[0], select.POLLIN)
+    has_ended = bool(poll.poll(20_000))
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handles[0], signal.SIGKILL)
+    assert has_ended
 
 
 def test_a_server_that_ignores_the_request_to_end_is_killed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ import served_models as zoo
 
 from jettison.triton import health
 from jettison.triton.runtime import Installation
-from jettison.triton.server_guard import MARK, Guard
+from jettison.triton.server_guard import MARK, Guard, end_left
 from jettison.triton.shared_memory import SHARED_MEMORY
 
 DEADLINE_S = 40.0
@@ -26,7 +27,7 @@ DEADLINE_S = 40.0
 
 GUARDED = """
 import os, subprocess, sys
-from jettison.triton.server_guard import MARK, Guard
+from jettison.triton.server_guard import MARK, Guard, end_left
 program, mark, name = sys.argv[1:]
 environment = {**os.environ, MARK: mark}
 server = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE)
@@ -56,6 +57,14 @@ sys.stdin.read()
 
 WAITS = "print(flush=True); import sys, time; time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
+
+LEAVES = f"""
+import subprocess, sys
+left = subprocess.Popen([sys.executable, "-c", {DEAF!r}], stdout=subprocess.PIPE, start_new_session=True)
+left.stdout.readline()
+{WAITS}
+"""
+"""A server that leaves a deaf process behind, as stubs are that load when their server ends."""
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -135,6 +144,38 @@ def test_a_server_ends_with_its_starter_and_its_shared_memory_goes(
     starter.send_signal(death)
     assert still_running(pids, handles) == []
     assert not list(SHARED_MEMORY.glob(f"{name}*"))
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGINT])
+def test_what_a_server_leaves_behind_ends_with_its_starter_too(
+    start: Start, name: str, death: signal.Signals
+) -> None:
+    starter = start(GUARDED, LEAVES, name, name)
+    server = int(first_line(starter)[0])
+    (left,) = children(server)
+    handles = [os.pidfd_open(pid) for pid in (server, left)]
+    starter.send_signal(death)
+    try:
+        assert still_running([server, left], handles) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handles[1], signal.SIGKILL)
+
+
+def test_what_another_server_has_is_left_alone_when_one_ends(name: str) -> None:
+    marks = (name, f"other-{name}")
+    ours, another = (
+        subprocess.Popen([sys.executable, "-c", WAITS], env={MARK: mark}, stdout=subprocess.PIPE)
+        for mark in marks
+    )
+    try:
+        end_left(name)
+        assert ours.wait(DEADLINE_S) == -signal.SIGTERM
+        assert another.poll() is None
+    finally:
+        for process in (ours, another):
+            process.kill()
+            process.communicate()
 
 
 def test_a_starter_that_ends_in_order_but_forgets_its_server_takes_it_along(start: Start, name: str) -> None:

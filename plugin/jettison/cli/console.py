@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jettison.cli.interrupts import print_error_document
 from jettison.core.errors import JettisonError
 from jettison.core.progress import Progress as Meter
 from jettison.core.progress import Reporter, silent
@@ -41,6 +41,11 @@ class PlainConsole(Console):
     def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
         super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; what fails on stdout says so."""
+        with contextlib.nullcontext() if self.stderr else stdout_named():
+            super().print(*objects, **options)
+
     def on_broken_pipe(self) -> NoReturn:
         """Tell the border, where rich would end the process by itself."""
         raise BrokenPipeError
@@ -52,16 +57,19 @@ err = PlainConsole(stderr=True)
 
 def print_json(document: BaseModel) -> None:
     """The document as JSON, alone on stdout."""
-    sys.stdout.write(document.model_dump_json(indent=1) + "\n")
-    sys.stdout.flush()  # a closed pipe or a full disk is told here, not as the interpreter ends
+    with stdout_named():
+        sys.stdout.write(document.model_dump_json(indent=1) + "\n")
+        sys.stdout.flush()  # a closed pipe or a full disk is told here, not as the interpreter ends
 
 
-def print_error_document(error: JettisonError) -> None:
-    """The error as JSON, alone on stdout, unless stdout itself is what failed."""
-    document = {"error": {"what": error.what, "detail": error.detail, "fix": error.fix}}
-    with contextlib.suppress(OSError):
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
-        sys.stdout.flush()
+@contextlib.contextmanager
+def stdout_named() -> Iterator[None]:
+    """Errors of writing there say that it was stdout, of which the system gives no name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or "stdout"
+        raise
 
 
 def print_error(error: JettisonError, *, as_json: bool) -> None:

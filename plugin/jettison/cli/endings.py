@@ -8,47 +8,18 @@ from __future__ import annotations
 
 import errno
 import re
-import signal
 import traceback
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from jettison.cli.console import print_error, print_error_document
+from jettison.cli.console import print_error
+from jettison.cli.interrupts import interrupted
 from jettison.core.errors import InputError, JettisonError
 from jettison.core.validation import problem_of
 
 DEFECT = 70
 """A defect of Jettison itself. Source: sysexits.h, EX_SOFTWARE."""
-INTERRUPTED = 130
-"""128 and the number of SIGINT, as shells give it."""
-SIGNALLED = 128
-"""With the number of a signal, the exit code that shells give for an end by it."""
-
-
-class Terminated(KeyboardInterrupt):
-    """A supervisor asked the process to end, or its terminal was closed: like Ctrl-C, with another exit code.
-
-    Args:
-        number: The signal.
-    """
-
-    def __init__(self, number: int = signal.SIGTERM) -> None:
-        super().__init__()
-        self.exit_code = SIGNALLED + number
-
-
-def listen() -> None:
-    """End in order on SIGTERM, and on SIGHUP unless under nohup: temporary folders go, one answer comes."""
-    signal.signal(signal.SIGTERM, _leave)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _leave)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise Terminated(number)
 
 
 @runtime_checkable
@@ -72,9 +43,7 @@ def end(error: BaseException, *, as_json: bool, command: str = "jettison") -> in
         command: What was run as far as the caller knows, `jettison` or `jettison VERB`.
     """
     if isinstance(error, KeyboardInterrupt | BrokenPipeError):
-        if as_json:
-            print_error_document(_INTERRUPTION)
-        return error.exit_code if isinstance(error, Terminated) else INTERRUPTED
+        return interrupted(error, as_json=as_json)
     told, code = _told(error, command)
     if code == DEFECT:
         traceback.print_exception(type(error), error, error.__traceback__)
@@ -91,13 +60,6 @@ def _told(error: BaseException, command: str) -> tuple[JettisonError, int]:
         return file_error(error), InputError.exit_code
     fix = "Report it with the traceback on stderr"
     return JettisonError("a defect of Jettison", detail=f"{type(error).__name__}: {error}", fix=fix), DEFECT
-
-
-_INTERRUPTION = JettisonError(
-    "interrupted",
-    detail="stopped before there was an answer",
-    fix="Run it again: run and compress go on after the last finished step",
-)
 
 
 def usage_error(problem: UsageProblem, command: str) -> InputError:

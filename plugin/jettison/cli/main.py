@@ -1,13 +1,14 @@
-"""The command `jettison`: one border, at which everything ends that a verb raised."""
+"""The command `jettison`: one border, at which everything ends that a verb raised.
+
+What is large is imported inside it: that takes a second or more, in which Ctrl-C may come.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-import typer
-
-from jettison.cli.endings import end, listen
+from jettison.cli.interrupts import interrupted, listen
 from jettison.core.errors import InputError
 
 
@@ -17,10 +18,8 @@ def main() -> None:
     try:
         listen()
         _run(arguments)
-    except typer.Exit as done:
-        sys.exit(done.exit_code if arguments else InputError.exit_code)
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the border: nothing escapes
-        sys.exit(end(_ended_by(error), as_json="--json" in arguments, command=_command(arguments)))
+        sys.exit(_exit_code(_ended_by(error), arguments))
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -29,13 +28,29 @@ def _run(arguments: Sequence[str]) -> None:
     Called without `app()`, by which typer would print usage errors and end the process itself, without a
     document.
     """
-    # Imported here, inside the border: it takes a second or more, in which Ctrl-C may come.
     from typer.main import get_command
 
+    from jettison.cli.console import stdout_named
     from jettison.cli.verbs import app
 
     with get_command(app).make_context("jettison", [*arguments] or ["--help"]) as context:
         context.command.invoke(context)
+    with stdout_named():
+        sys.stdout.flush()
+
+
+def _exit_code(error: BaseException, arguments: Sequence[str]) -> int:
+    """Tell what ended the verb, and give its exit code."""
+    as_json = "--json" in arguments
+    if isinstance(error, KeyboardInterrupt | BrokenPipeError):
+        return interrupted(error, as_json=as_json)
+    import typer
+
+    from jettison.cli.endings import end
+
+    if isinstance(error, typer.Exit):
+        return int(error.exit_code) if arguments else InputError.exit_code
+    return end(error, as_json=as_json, command=_command(arguments))
 
 
 def _ended_by(error: BaseException) -> BaseException:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
+from jettison.core.errors import InputError
 from jettison.pipeline.delivery import chosen_model, publish_file
 
 
@@ -43,10 +44,17 @@ def publish(
 
     Example: `jettison publish out/cpu/int8/model.onnx --repository models --name fashion-int8`
     """
+    if not source.exists():
+        raise InputError(
+            f"model {source}",
+            detail="there is no such file or folder",
+            fix="Give the path of an ONNX file, or the folder of a finished run",
+        )
     chosen = chosen_model(source) if source.is_dir() else None
     path, evidence = chosen or (source, None)
     notes = (chosen.note,) if chosen and chosen.note else ()
     done = publish_file(path, repository, name, created=now(), keep_versions=keep_versions, evidence=evidence)
+    notes = (*notes, *done.notes)
     if as_json:
         document = PublishedDocument(
             model=done.model,

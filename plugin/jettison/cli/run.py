@@ -11,7 +11,7 @@ from jettison.cli.surroundings import now, surroundings
 from jettison.cli.tables import print_result
 from jettison.core.files import write_bytes
 from jettison.pipeline.delivery import REPORT_FILE, publish_results
-from jettison.pipeline.results import RunResult
+from jettison.pipeline.results import Delivered, RunResult
 from jettison.pipeline.run import run as walk
 from jettison.recipe_text import load_recipe
 
@@ -56,7 +56,14 @@ def finish(result: RunResult, folder: Path, *, as_json: bool) -> None:
             if note not in result.targets[0].notes:
                 typer.echo(f"note: {note}")
         for published in result.published:
-            typer.echo(f"published {published.model} version {published.version}: {published.path}")
+            typer.echo(_told(published))
+            if published.retired:
+                typer.echo(f"retired versions {', '.join(str(version) for version in published.retired)}")
         typer.echo(f"report: {folder / REPORT_FILE}")
     if not any(variant.accepted for target in result.targets for variant in target.variants):
         raise typer.Exit(EVIDENCE_SAYS_NO)
+
+
+def _told(published: Delivered) -> str:
+    how = "published {} version {}" if published.is_new else "{} is already published as version {}"
+    return f"{how.format(published.model, published.version)}: {published.path}"

@@ -14,7 +14,8 @@ import typer
 from pydantic import BaseModel
 
 from jettison.cli.console import err, print_json
-from jettison.cli.endings import Terminated, end
+from jettison.cli.endings import end
+from jettison.cli.interrupts import Terminated
 from jettison.cli.surroundings import cache_folder
 from jettison.core.errors import ExternalError, InputError
 from jettison.triton.repository import model_folders
@@ -53,6 +54,8 @@ def serve(
     """
     options = _options(http_port, grpc_port, metrics_port, deadline_s)
     models = tuple(folder.name for folder in model_folders(repository))
+    if not models:
+        err.print(f"note: {repository} holds no model", highlight=False, soft_wrap=True)
     _listen()
     installation = find_server(
         server,

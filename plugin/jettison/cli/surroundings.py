@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jettison.core.environments import cache_folder as cache_folder_of
+from jettison.core.errors import InputError
 from jettison.core.progress import Reporter
 from jettison.pipeline.run import Surroundings
 
@@ -17,7 +18,15 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def surroundings(output: Path, reporter: Reporter) -> Surroundings:
-    """This machine and moment."""
+    """This machine and moment.
+
+    Raises:
+        InputError: The output is a file.
+    """
+    if output.is_file():
+        raise InputError(
+            f"-o {output}", detail="expected a folder, found a file", fix="Give the path of a folder"
+        )
     return Surroundings(output=output, reporter=reporter, clock=clock(), machine=machine())
 
 

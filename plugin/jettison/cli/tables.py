@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +11,9 @@ from rich.text import Text
 from jettison.cli.console import table_console
 from jettison.pipeline.results import TargetResult, VariantResult
 
-_MIB = 1 << 20
+_KIB, _MIB = 1 << 10, 1 << 20
+_SMALL = 0.1
+"""Less than that of a unit is told in the next smaller one, so that two digits stay."""
 _SILENCE = {
     r"TensorRT's compiler is not installed": "not installed",
     r"\w+ is installed but does not load": "does not load",
@@ -18,6 +21,8 @@ _SILENCE = {
     r"the compiler gave no answer within": "no answer",
 }
 """Why TensorRT gave no answer, by how its preflight begins the note on it."""
+_STAND_IN = re.compile(r": compiled for (the nearest, )?sm\d+, ")
+"""In the note of a preflight whose target has another GPU stand in for it."""
 
 
 def print_result(result: TargetResult) -> None:
@@ -41,8 +46,7 @@ def print_result(result: TargetResult) -> None:
     for variant in result.variants:
         if not variant.accepted:
             console.print(f"{variant.name}: {'; '.join(variant.reasons)}", highlight=False)
-    silent = [note for variant in result.variants for note in variant.notes if _silence(note)]
-    for note in (*dict.fromkeys(silent), *result.notes):
+    for note in (*dict.fromkeys(_of_the_compiler(result)), *result.notes):
         console.print(f"note: {note}", highlight=False)
     console.print(Text.assemble((f"chosen: {result.chosen}", "bold"), f" ({'; '.join(result.reasons)})"))
 
@@ -75,6 +79,12 @@ def _compiler_answer(variant: VariantResult) -> str:
     return next((words for note in variant.notes if (words := _silence(note))), "not asked")
 
 
+def _of_the_compiler(result: TargetResult) -> Iterator[str]:
+    """Why TensorRT gave no answer, and which GPU it compiled for in place of the target."""
+    for variant in result.variants:
+        yield from (note for note in variant.notes if _silence(note) or _STAND_IN.search(note))
+
+
 def _silence(note: str) -> str:
     """Why TensorRT gave no answer, where the note tells that, else nothing."""
     return next((words for begins, words in _SILENCE.items() if re.match(begins, note)), "")
@@ -87,8 +97,13 @@ def _verdict(variant: VariantResult) -> Text:
 
 
 def _size(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else f"{size_bytes / _MIB:.2f} MiB"
+    if size_bytes is None:
+        return ""
+    mebibytes = size_bytes / _MIB
+    return f"{mebibytes:.2f} MiB" if mebibytes >= _SMALL else f"{size_bytes / _KIB:.2f} KiB"
 
 
 def _milliseconds(latency_ms: float | None) -> str:
-    return "" if latency_ms is None else f"{latency_ms:.2f} ms"
+    if latency_ms is None:
+        return ""
+    return f"{latency_ms:.2f} ms" if latency_ms >= _SMALL else f"{1000 * latency_ms:.2f} µs"

@@ -106,8 +106,10 @@ def refuse_truth(value: object, known: type[BaseModel]) -> object:
         field = known.model_fields.get(str(key))
         if field is None or not isinstance(entry, bool):
             continue
-        if bool not in (field.annotation, *get_args(field.annotation)):
-            raise ValueError(f"expected a number or text for {key}, found {shown(entry)}")
+        types = get_args(field.annotation) or (field.annotation,)
+        if bool not in types:
+            expected = "a number" if {*types} <= {float, int, type(None)} else "a number or text"
+            raise ValueError(f"expected {expected} for {key}, found {shown(entry)}")
     return value
 
 

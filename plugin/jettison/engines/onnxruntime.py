@@ -52,6 +52,7 @@ def runtime() -> ModuleType:
         import onnxruntime
     except ImportError as error:
         raise MissingError("ONNX Runtime", detail=str(error), fix="Run: pip install onnxruntime") from error
+    onnxruntime.set_default_logger_severity(_ERRORS_ONLY)  # of what it says outside of sessions
     return onnxruntime  # type: ignore[no-any-return]
 
 
@@ -101,9 +102,8 @@ def session_of(
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except failures() as error:
-        name = str(model) if isinstance(model, Path) else "model in memory"
         raise ModelError(
-            f"model {name}",
+            f"model {model}" if isinstance(model, Path) else "the model in memory",
             detail=f"ONNX Runtime refuses it: {str(error)[:_LONGEST_MESSAGE]}",
             fix="Check it with onnx.checker, or export it again with a newer exporter",
         ) from error

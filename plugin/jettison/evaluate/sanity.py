@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
+from jettison.evaluate.classes import NO_CLASS
 from jettison.evaluate.metrics import BINARY
 
 STRONG_NOISE_DB = 6.0
@@ -23,3 +28,12 @@ def doubt(sqnr_db: float | None, *, metric: str) -> str | None:
         f"outputs differ strongly ({sqnr_db:.1f} dB SQNR) although the score holds: the error has "
         f"{energy:.2g} times the energy of the baseline's outputs, and {unseen}"
     )
+
+
+def one_class(decided: np.ndarray[Any, Any] | None, *, metric: str) -> str | None:
+    """What to tell of a baseline that decides one class for all samples, by whose decisions it is scored."""
+    if decided is None or len(decided) < 2 or metric not in BINARY:
+        return None
+    if decided[0] == NO_CLASS or (decided != decided[0]).any():
+        return None
+    return f"the baseline decides class {decided[0]} for all {len(decided)} samples: {metric} proves little"

@@ -81,7 +81,11 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
         peak_rss_bytes=peak_rss_bytes(),
         metric=metric.name,
         evaluation_samples=samples.count,
-        notes=(*hearing.doubts(name), *(() if unused is None else (unused,))),
+        notes=(
+            *hearing.doubts(name),
+            *(() if unused is None else (unused,)),
+            *hearing.baseline_doubts,
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from jettison.core.errors import ModelError, RecipeError, RepositoryError
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.graph.model import input_specs, model_digest, model_files, open_model, output_specs
 from jettison.graph.shapes import example_inputs
-from jettison.pipeline.results import RunResult, TargetResult, VariantResult
+from jettison.pipeline.results import Delivered, RunResult, TargetResult, VariantResult
 from jettison.recipe import BASELINE, FLOAT_SUFFIX, Recipe
 from jettison.triton.manifest import Evidence, Golden, golden_of, read_manifest, record_of
 from jettison.triton.publish import Published, Release, publish
@@ -21,6 +22,10 @@ from jettison.triton.serving import MODEL_FILENAME, config_of
 
 GOLDEN_SEED = 20
 REPORT_FILE = "report.json"
+_OTHER_EVIDENCE = (
+    "it stood there already: the evidence in its manifest is of the run that published it, whose score or "
+    "tolerance was another"
+)
 
 
 def publish_file(
@@ -65,11 +70,11 @@ def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunRe
     if chosen is not None and chosen.path is not None:
         wanted[f"{target.model}-{chosen.name}"] = (chosen.path, _variant_evidence(chosen, target))
     published = tuple(
-        _standing(path, root, name)
-        or publish_file(path, root, name, created=created, keep_versions=keep, evidence=evidence)
+        _standing(path, root, name, evidence=evidence)
+        or _delivered(publish_file(path, root, name, created=created, keep_versions=keep, evidence=evidence))
         for name, (path, evidence) in wanted.items()
     )
-    notes = result.notes
+    notes = (*result.notes, *(f"{done.model}: {note}" for done in published for note in done.notes))
     if chosen is None:
         notes = (*notes, "the baseline was chosen, and it alone is published")
     return result.model_copy(update={"published": published, "notes": notes})
@@ -199,7 +204,11 @@ def _lineage_beside(path: Path) -> Lineage | None:
         return None
 
 
-def _standing(path: Path, root: Path, name: str) -> Published | None:
+def _delivered(done: Published) -> Delivered:
+    return Delivered(done.model, done.version, done.path, done.retired, done.notes)
+
+
+def _standing(path: Path, root: Path, name: str, *, evidence: Evidence) -> Delivered | None:
     """The newest served version of that name, if it already holds this very model."""
     if not root.is_dir():
         return None
@@ -219,7 +228,16 @@ def _standing(path: Path, root: Path, name: str) -> Published | None:
             detail=f"version {versions[-1]} differs from its manifest: {', '.join(changed)}",
             fix="Someone changed it in place: remove that version folder and publish again",
         )
-    return Published(model=name, version=versions[-1], path=newest)
+    notes = () if _judged(manifest.evidence) == _judged(evidence) else (_OTHER_EVIDENCE,)
+    return Delivered(name, versions[-1], newest, notes=notes, is_new=False)
+
+
+def _judged(evidence: Evidence | None) -> tuple[object, ...]:
+    """Score and tolerance, without the times, which differ a little in every run."""
+    if evidence is None:
+        return ()
+    tolerances = set(re.findall(r"tolerance of ([\d.e+-]*\d)", "; ".join(evidence.reasons)))
+    return (evidence.metric, evidence.score, evidence.score_delta, evidence.score_delta_low, tolerances)
 
 
 def _baseline_evidence(result: TargetResult) -> Evidence:

@@ -18,7 +18,7 @@ from jettison.evaluate.gate import Candidate, Evidence, Gate, judge
 from jettison.evaluate.interval import PairedInterval, paired_interval
 from jettison.evaluate.metrics import Metric
 from jettison.evaluate.portability import Portability
-from jettison.evaluate.sanity import doubt
+from jettison.evaluate.sanity import doubt, one_class
 from jettison.evaluate.scoring import Scores
 from jettison.evaluate.speed import Latency
 from jettison.graph.model import model_files, model_size_bytes
@@ -69,6 +69,7 @@ class Hearing:
     proofs: Mapping[str, Proof]
     speeds: Mapping[str, Latency]
     candidates: Mapping[str, Candidate]
+    baseline_doubts: tuple[str, ...] = ()
 
     def doubts(self, name: str) -> tuple[str, ...]:
         """What makes one doubt that variant, with its name; nothing for the baseline."""
@@ -94,7 +95,8 @@ def hear(court: Court, target: Target, files: Mapping[str, ModelFile]) -> Hearin
         latency_ms=own.median_ms if own else None,
         latency_p99_ms=own.p99_ms if own else None,
     )
-    return Hearing(result, proofs, speeds, candidates)
+    one = one_class(baseline.predictions, metric=court.metric.name)
+    return Hearing(result, proofs, speeds, candidates, () if one is None else (one,))
 
 
 def _prove(court: Court, target: Target, file: ModelFile, baseline: Scores) -> Proof:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,16 @@ from jettison.evaluate.decisions import DecisionReport
 from jettison.evaluate.explanation import NotApplicable
 from jettison.evaluate.saliency import SaliencyReport
 from jettison.triton.publish import Published
+
+
+@dataclass(frozen=True)
+class Delivered(Published):
+    """A version of the repository that holds the run's model.
+
+    `is_new` is false where it stood there already, with the same files, and nothing was published.
+    """
+
+    is_new: bool = True
 
 
 class BaselineResult(BaseModel):
@@ -91,7 +102,7 @@ class TargetResult(BaseModel):
     metric: str = ""
     evaluation_samples: int = 0
     notes: tuple[str, ...] = ()
-    published: tuple[Published, ...] = ()
+    published: tuple[Delivered, ...] = ()
 
     @property
     def chosen_variant(self) -> VariantResult | None:

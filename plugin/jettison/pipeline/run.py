@@ -10,17 +10,20 @@ from pathlib import Path
 
 from jettison.core.artifacts import Store
 from jettison.core.batching import one_batch
+from jettison.core.errors import ModelError
 from jettison.core.progress import Reporter
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
+from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.evaluate.gate import choose
 from jettison.evaluate.metrics import Metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
 from jettison.pipeline.explain import Subject, explain
 from jettison.pipeline.measure import TimeBudget, bench_of
+from jettison.pipeline.patterns import check_patterns
 from jettison.pipeline.proof import Court, clear, deliver, hear, variant_result
 from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
-from jettison.pipeline.sample_sets import metric_notes, open_sets, search_metric
+from jettison.pipeline.sample_sets import calibration_notes, metric_notes, open_sets, search_metric
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps, VariantFile
 from jettison.recipe import BASELINE, Recipe
 from jettison.recipe_effects import idle_notes
@@ -64,15 +67,32 @@ def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
     if (seconds := recipe.time_budget_s) is not None:
         clock = surroundings.clock
         road = dataclasses.replace(road, budget=TimeBudget(seconds, lambda: seconds - (clock() - started)))
-    results = [_run_target(road, target, surroundings) for target in recipe.targets]
+    try:
+        results = [_run_target(road, target, surroundings) for target in recipe.targets]
+    except ModelError:
+        _check_runs(road.court.baseline.path, recipe.model.path)
+        raise
     head = dict(results[0])
     head["seconds"] = round(surroundings.clock() - started, 3)
     return RunResult(**head, targets=tuple(results))
 
 
+def _check_runs(path: Path, given: Path) -> None:
+    """Nothing, where ONNX Runtime takes the clean model: then it was something else that failed.
+
+    Raises:
+        ModelError: It refuses it, told of the file that the user gave.
+    """
+    try:
+        OnnxRuntimeRunner(path)
+    except ModelError as error:
+        raise ModelError(f"model {given}", detail=error.detail, fix=error.fix) from error
+
+
 def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
     model = open_model(recipe.model.path)
     inputs, outputs = input_specs(model), output_specs(model)
+    check_patterns(recipe, model)
     sets = open_sets(recipe, inputs)
     metric = metric_for(recipe.metric, sets.evaluation, outputs)
     searching_by = search_metric(recipe, sets.search, metric=metric, outputs=outputs)
@@ -97,7 +117,8 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
         seed=recipe.seed,
     )
     searching = _searching(court, sets.search, searching_by)
-    return _Road(recipe, court, searching, sets.calibration, (*sets.notes, *told, *idle_notes(recipe)))
+    few = calibration_notes(recipe, sets.calibration)
+    return _Road(recipe, court, searching, sets.calibration, (*sets.notes, *few, *told, *idle_notes(recipe)))
 
 
 def _searching(court: Court, samples: Samples, metric: Metric) -> Court:
@@ -140,7 +161,7 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
         peak_rss_bytes=peak_rss_bytes(),
         metric=court.metric.name,
         evaluation_samples=court.samples.count,
-        notes=(*hearing.doubts(choice.name), *road.notes),
+        notes=(*hearing.doubts(choice.name), *road.notes, *hearing.baseline_doubts),
     )
 
 

@@ -18,6 +18,9 @@ from jettison.evaluate.labels import check_labels, unused_labels
 from jettison.evaluate.metrics import BINARY, Metric, default_metric
 from jettison.recipe import Recipe
 
+FEW_SAMPLES = 16
+"""Fewer calibration samples leave ranges of activations to chance."""
+
 
 @dataclass(frozen=True)
 class SampleSets:
@@ -105,6 +108,16 @@ def metric_notes(
             f"{percent(gate.confidence)} confidence takes about {needed} even if not one differs: give at "
             f"least {2 * needed} samples, or evaluation samples of their own"
         )
+
+
+def calibration_notes(recipe: Recipe, calibration: Samples) -> Iterator[str]:
+    """That the samples are few, where a variant takes ranges of activations from them."""
+    tried = (variant for target in recipe.targets for variant in recipe.variants_for(target))
+    ranged = any("ranges" in type(made).model_fields for variant in tried for made in variant.passes)
+    if ranged and calibration.count < FEW_SAMPLES:
+        samples = "sample" if calibration.count == 1 else "samples"
+        told = "ranges of activations are guesses; 128 are plenty"
+        yield f"{calibration.count} calibration {samples}: {told}"
 
 
 def _overlaps(recipe: Recipe, calibration: Samples, search: Samples, evaluation: Samples) -> Iterator[str]:

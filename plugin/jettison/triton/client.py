@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from types import ModuleType, TracebackType
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from jettison.core.errors import ExternalError, InputError, MissingError
 from jettison.core.extras import install_command
 from jettison.core.tensors import Arrays, TensorSpec
 from jettison.triton.config import ModelConfig
+from jettison.triton.health import is_server_ready
 from jettison.triton.region import Place, Region
 from jettison.triton.wire import (
     Array,
@@ -213,8 +215,14 @@ class TritonRunner:
             yield
         except (TimeoutError, OSError) as error:
             raise _unreachable(what, str(error) or type(error).__name__, self._timeout_s) from error
+        except HTTPException as error:
+            if "closed" in str(error):
+                raise _unreachable(what, str(error), self._timeout_s) from error
+            raise _foreign(what, self._url, other="grpc") from error
         except InferenceServerException as error:
             status = error.status() or ""
+            if self._protocol == "grpc" and _speaks_http(self._url, error.message()):
+                raise _foreign(what, self._url, other="http") from error
             if "UNAVAILABLE" in status or "DEADLINE" in status or "Deadline" in error.message():
                 raise _unreachable(what, f"{status} {error.message()}", self._timeout_s) from error
             raise ExternalError(
@@ -229,6 +237,19 @@ def _unreachable(what: str, words: str, timeout_s: float) -> ExternalError:
     )
     fix = "Give a longer timeout" if is_slow else "Start it: jettison serve REPOSITORY"
     return ExternalError(what, detail=detail, fix=fix)
+
+
+def _foreign(what: str, url: str, *, other: Protocol) -> ExternalError:
+    return ExternalError(
+        what,
+        detail=f"{url} answers in another protocol",
+        fix=f"Give protocol={other!r}, or the other port: jettison serve names both",
+    )
+
+
+def _speaks_http(url: str, words: str) -> bool:
+    """Whether a gRPC call failed since that is an HTTP port; Triton's own just hangs up on gRPC."""
+    return "Failed parsing HTTP/2" in words or ("Socket closed" in words and is_server_ready(url))
 
 
 def _is_slow(words: str) -> bool:

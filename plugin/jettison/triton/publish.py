@@ -25,7 +25,10 @@ from jettison.core.files import fsync_folder, fsync_tree
 from jettison.triton.config import ModelConfig, Specific, VersionPolicy, check_name
 from jettison.triton.manifest import MANIFEST_NAME, Evidence, Golden, Manifest, record_of, signature_of
 from jettison.triton.pbtxt import write
-from jettison.triton.repository import CONFIG_NAME, ModelFolder, headed, model_folder
+from jettison.triton.repository import CONFIG_NAME, ModelFolder, headed, marked, model_folder
+
+_BEFORE = ".before-"
+"""Between config.pbtxt and the version whose publish replaced it; Triton reads no file of such a name."""
 
 _WHY = {
     errno.ENOSPC: ("the disk is full", "Free some space, or publish elsewhere"),
@@ -60,16 +63,19 @@ class Release:
 
 @dataclass(frozen=True)
 class Published:
-    """Where the new version stands, and which older ones were retired."""
+    """Where the new version stands, which older ones were deleted, and what whoever publishes must know."""
 
     model: str
     version: int
     path: Path
     retired: tuple[int, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
 
 def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Published:
-    """Publish the next version of the model and retire all but the newest `keep_versions`.
+    """Publish the next version of the model and delete all but the newest `keep_versions`.
+
+    Versions that Jettison did not write stay on disk, and so does a copy of an edited config.pbtxt.
 
     Raises:
         RepositoryError: The root is a file, read-only or full; a file is missing or badly named; the
@@ -85,10 +91,15 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
             kept = [*folder.listed_versions(), version][-keep_versions:]
             config = _listing(release.config, kept)
             manifest = _fill(stage / folder.name / str(version), release, version)
-            (stage / folder.name / CONFIG_NAME).write_text(headed(write(config), kept))
+            (stage / folder.name / CONFIG_NAME).write_text(marked(headed(write(config), kept)))
+            notes = (
+                *_foreign_note(folder),
+                *_save_edited(stage / folder.name, folder, release.config, version),
+                *_twin_note(folder, manifest),
+            )
             _move_in(stage / folder.name, folder, manifest.version)
             retired = _retire(folder, kept, stage)
-    return Published(folder.name, version, folder.path / str(version), retired)
+    return Published(folder.name, version, folder.path / str(version), retired, notes)
 
 
 def _check(release: Release, folder: ModelFolder, keep_versions: int) -> None:
@@ -146,6 +157,32 @@ def _fill(folder: Path, release: Release, version: int) -> Manifest:
     return manifest
 
 
+def _foreign_note(folder: ModelFolder) -> Iterator[str]:
+    *others, last = ["", *map(str, folder.foreign_versions())]
+    if len(others) > 1:
+        yield f"versions {', '.join(others[1:])} and {last} were not written by Jettison: kept"
+    elif last:
+        yield f"version {last} was not written by Jettison: kept"
+
+
+def _save_edited(staged: Path, folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[str]:
+    """Stage a copy of a configuration that someone wrote or edited, and tell where it will stand."""
+    listed = folder.listed_versions()
+    if folder.is_edited(headed(write(_listing(config, listed)), listed) if listed else ""):
+        name = f"{CONFIG_NAME}{_BEFORE}{version}"
+        shutil.copyfile(folder.config_path, staged / name)
+        yield f"{CONFIG_NAME} differed from what Jettison writes; the old one is in {folder.path / name}"
+
+
+def _twin_note(folder: ModelFolder, manifest: Manifest) -> Iterator[str]:
+    for version in reversed(folder.versions()):
+        with contextlib.suppress(RepositoryError):  # a torn manifest of an old version is no reason to stop
+            older = folder.manifest(version)
+            if older is not None and older.files == manifest.files:
+                yield f"version {manifest.version} holds the same files as version {version}"
+                return
+
+
 def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:
     fsync_tree(staged)
     if not folder.path.exists():
@@ -154,6 +191,8 @@ def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:
         return
     target = folder.path / str(version)
     (staged / str(version)).rename(target)
+    for backup in staged.glob(f"{CONFIG_NAME}{_BEFORE}*"):
+        backup.rename(folder.path / backup.name)
     fsync_folder(folder.path)
     # Staged elsewhere, since a stray file in the model folder makes Triton reload all versions.
     (staged / CONFIG_NAME).rename(folder.config_path)
@@ -161,7 +200,8 @@ def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:
 
 
 def _retire(folder: ModelFolder, kept: list[int], stage: Path) -> tuple[int, ...]:
-    retired = tuple(version for version in folder.versions() if version not in kept)
+    stays = {*kept, *folder.foreign_versions()}
+    retired = tuple(version for version in folder.versions() if version not in stays)
     for version in retired:
         (folder.path / str(version)).rename(stage / f"retired-{version}")
     return retired

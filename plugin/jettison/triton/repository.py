@@ -6,6 +6,7 @@ takes hidden folders for models, so nothing of ours is ever staged inside the ro
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from jettison.core.errors import RepositoryError
 from jettison.triton.config import ModelConfig, check_name
-from jettison.triton.manifest import Manifest, Signature, read_manifest, signature_of
+from jettison.triton.manifest import MANIFEST_NAME, Manifest, Signature, read_manifest, signature_of
 from jettison.triton.pbtxt import parse
 
 CONFIG_NAME = "config.pbtxt"
@@ -21,6 +22,8 @@ _HEADER = "# Written by Jettison. Serves versions {listed}; the highest so far i
 _HEADER_PATTERN = re.compile(
     r"^# Written by Jettison\. Serves versions ([\d, ]+); the highest so far is (\d+)\.$", re.MULTILINE
 )
+_DIGEST = "# SHA-256 of this file without this line: {digest}\n"
+_DIGEST_PATTERN = re.compile(r"^# SHA-256 of this file without this line: ([0-9a-f]{64})\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,24 @@ class ModelFolder:
         listed = {int(number) for number in header.group(1).split(",")} if header else None
         return [version for version in self.versions() if listed is None or version in listed]
 
+    def foreign_versions(self) -> list[int]:
+        """The versions on disk that Jettison did not write: those without a manifest."""
+        return [
+            version for version in self.versions() if not (self.path / str(version) / MANIFEST_NAME).is_file()
+        ]
+
+    def is_edited(self, unmarked: str) -> bool:
+        """Whether config.pbtxt is there and is not as Jettison wrote it.
+
+        Args:
+            unmarked: What stands in it if an earlier Jettison wrote it, which left no digest.
+        """
+        text = self.config_text()
+        mark = _DIGEST_PATTERN.search(text)
+        if mark is None:
+            return self.config_path.is_file() and text != unmarked
+        return mark.group(1) != _digest(text.replace(mark.group(), "", 1))
+
     def config_text(self) -> str:
         """The text of config.pbtxt, empty where there is none."""
         return self.config_path.read_text() if self.config_path.is_file() else ""
@@ -106,6 +127,15 @@ class ModelFolder:
 def headed(config_text: str, versions: Sequence[int]) -> str:
     """The text under a header that remembers the versions, to be read without protobuf."""
     return _HEADER.format(listed=", ".join(map(str, versions)), highest=max(versions)) + config_text
+
+
+def marked(text: str) -> str:
+    """The text under a comment with its digest, by which a later edit is seen."""
+    return _DIGEST.format(digest=_digest(text)) + text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_root(root: Path) -> Path:

@@ -20,7 +20,7 @@ from jettison.core.errors import ExternalError, InputError, RepositoryError
 from jettison.triton.health import is_server_ready
 from jettison.triton.interpreters import find_interpreter
 from jettison.triton.runtime import OUR_BACKENDS, Installation, make_runtime
-from jettison.triton.server_guard import MARK, Guard
+from jettison.triton.server_guard import MARK, Guard, end_left
 from jettison.triton.server_log import ServerLog
 from jettison.triton.server_ports import LOOPBACK, Ports, free_ports, is_anothers
 from jettison.triton.shared_memory import SHARED_MEMORY, free_bytes
@@ -197,7 +197,7 @@ class TritonServer:
             self.stop()
 
     def stop(self, *, keeps_log: bool = False) -> None:
-        """Stop it by its own process number: asked first, killed after the exit timeout.
+        """Stop it and whatever it left: asked first, killed after the exit timeout.
 
         Args:
             keeps_log: Whether a temporary log stays though the server ended in order.
@@ -209,6 +209,8 @@ class TritonServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._process is not None:
+            end_left(self._name)
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jettison.core.errors import InputError
+from jettison.triton.server_guard import marked
 
 LOOPBACK = "127.0.0.1"
 _LISTENS = "0A"
@@ -71,7 +72,7 @@ def is_anothers(port: int, mark: str) -> bool:
         mark: `NAME=value` in the environment of the process itself, or of the one that started it.
     """
     sockets = set(_listening(port))
-    return bool(sockets) and not any(sockets & set(_sockets(process)) for process in _marked(mark))
+    return bool(sockets) and not any(sockets & set(_sockets(process)) for process in marked(mark))
 
 
 def _listening(port: int) -> Iterator[str]:
@@ -82,13 +83,6 @@ def _listening(port: int) -> Iterator[str]:
                 columns = line.split()
                 if columns[3] == _LISTENS and int(columns[1].rpartition(":")[2], 16) == port:
                     yield f"socket:[{columns[9]}]"
-
-
-def _marked(mark: str) -> Iterator[Path]:
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
-            if mark.encode() in (process / "environ").read_bytes().split(b"\0"):
-                yield process
 
 
 def _sockets(process: Path) -> Iterator[str]:

@@ -85,7 +85,10 @@ class Found:
         """The figures in words."""
         if self.after_db is None or self.before_db is None:
             return ("no output is a floating point number with a signal: only ranges were checked",)
-        text = f"outputs at {self.after_db:.1f} dB of the float32 model's, simulated on calibration samples"
+        text = (
+            f"the cast alone leaves outputs at {self.after_db:.1f} dB of the model's before it, simulated on "
+            "calibration samples"
+        )
         if self.islands:
             text += f"; {self.before_db:.1f} dB without islands, which {self.trials} trials found"
         if self.after_db >= least_sqnr_db:

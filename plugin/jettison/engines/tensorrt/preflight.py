@@ -137,9 +137,8 @@ def _answered(
     refusals = (
         answer.refusals if answer.built else (answer.refusals or builder_refusals(answer.log) or (_SILENT,))
     )
-    report = _report(
-        target, place, module=module, outcome="refused" if refusals else "compiles", notes=(_EVIDENCE,)
-    )
+    outcome: Outcome = "refused" if refusals else "compiles"
+    report = _report(target, place, module=module, outcome=outcome, notes=() if refusals else (_EVIDENCE,))
     layers = parse_layers(layers_text(answer.log))
     notes = [
         *report.notes,

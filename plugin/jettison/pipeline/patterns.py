@@ -1,0 +1,34 @@
+"""Patterns of `keep_float` that match nothing in the model: told before any work, as typing errors are."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from jettison.compress.passes import Workpiece
+from jettison.core.errors import RecipeError
+from jettison.graph.clean import clean
+from jettison.recipe import Recipe
+
+_KEY = "keep_float: "
+
+
+def check_patterns(recipe: Recipe, model: ir.Model) -> None:
+    """Nothing, where each pattern of the variants' first passes matches; later ones see another graph.
+
+    Raises:
+        RecipeError: A pattern matches nothing, with the names that there are.
+    """
+    asked = [
+        (variant, target)
+        for target in recipe.targets
+        for variant in recipe.variants_for(target)
+        if getattr(variant.passes[0], "keep_float", ())
+    ]
+    if not asked:
+        return
+    cleaned = clean(model)
+    for variant, target in asked:
+        refusal = variant.passes[0].check(Workpiece(model=cleaned, target=target))
+        if refusal is not None and refusal.reasons[0].startswith(_KEY):
+            what = f"variant {variant.name!r}"
+            raise RecipeError(what, detail=refusal.reasons[0], fix=refusal.instead)

@@ -305,11 +305,16 @@ def shape_is_read() -> Net:
     return last_conv(net, net.named("Add", fine, wide, to="sum"))
 
 
-def turned() -> Net:
-    """As many rows as channels, which change places in one side of the sum."""
+def turned(*, scaled: bool = False) -> Net:
+    """As many rows as channels, which change places in one side of the sum, alone or behind a constant."""
     net, x = image()
     x = net.op("Relu", net.conv(x, (8, 16)))
-    return last_conv(net, net.op("Add", x, net.op("Transpose", x, perm=[0, 2, 1, 3])), 16)
+    y = net.op("Mul", x, net.const(net.rng.uniform(0.5, 1.5, (16, 1, 1)))) if scaled else x
+    return last_conv(net, net.op("Add", x, net.op("Transpose", y, perm=[0, 2, 1, 3])), 16)
+
+
+def turned_and_scaled() -> Net:
+    return turned(scaled=True)
 
 
 def branch_reads() -> Net:

@@ -121,6 +121,7 @@ KEPT: dict[str, Build] = {
     "output between": images.output_between,
     "norm that is an output": rows.norm_that_is_an_output,
     "sum with its own transpose": images.turned,
+    "sum with its own transpose, scaled": images.turned_and_scaled,
     "branch of an If reads": images.branch_reads,
     "float16": images.half_precision,
     "float16 norm": rows.half_norm,

@@ -85,7 +85,7 @@ def equalized(model: ir.Model, maxima: Mapping[str, Array], *, alpha: float = AL
     """A copy of the float model whose channels are more alike, and which computes the same.
 
     Nodes keep their names, and so do the values that layers read, so that placements and costs of the model
-    hold for the copy too; ranges and corrections do not.
+    hold for the copy too, but for multiplications that it may have more; ranges and corrections do not.
 
     Args:
         model: The clean float model.

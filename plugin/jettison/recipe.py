@@ -240,8 +240,12 @@ class Recipe(BaseModel):
     @property
     def searching(self) -> str | None:
         """The name of a variant that judges its choices by samples, or None."""
-        tried = (variant for target in self.targets for variant in self.variants_for(target))
-        return next((variant.name for variant in tried if variant.searches), None)
+        return next((variant.name for variant, _ in self.tried if variant.searches), None)
+
+    @property
+    def tried(self) -> tuple[tuple[Variant, Target], ...]:
+        """Every variant with every target that it is tried for."""
+        return tuple((variant, target) for target in self.targets for variant in self.variants_for(target))
 
     def variants_for(self, target: Target) -> tuple[Variant, ...]:
         """The recipe's variants, or a sensible set for the target where it names none."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 import typer
 from pydantic import BaseModel
 
 from jettison.cli.console import err, print_json
 from jettison.cli.endings import end
-from jettison.cli.interrupts import Terminated
 from jettison.cli.surroundings import cache_folder
 from jettison.core.errors import ExternalError, InputError
 from jettison.triton.repository import model_folders
@@ -56,7 +53,6 @@ def serve(
     models = tuple(folder.name for folder in model_folders(repository))
     if not models:
         err.print(f"note: {repository} holds no model", highlight=False, soft_wrap=True)
-    _listen()
     installation = find_server(
         server,
         which=shutil.which,
@@ -113,16 +109,3 @@ def _options(http: int, grpc: int, metrics: int, deadline_s: float) -> ServerOpt
         metrics_port=metrics or None,
         ready_deadline_s=deadline_s,
     )
-
-
-def _listen() -> None:
-    """Stop the server in order when a supervisor asks, or when the terminal is closed unless under nohup."""
-    signal.signal(signal.SIGTERM, _leave)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _leave)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """End by the ordinary way, so that the server is stopped too."""
-    del frame
-    raise Terminated(number)

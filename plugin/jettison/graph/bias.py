@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from jettison.graph.edit import constant_of, float_attribute, free_name, names_in
+from jettison.graph.edit import constant_of, float_attribute, float_constant, free_name, names_in
 from jettison.graph.linear import merge_bias
 from jettison.graph.qdq import Editor
 
@@ -46,7 +46,7 @@ def _add(editor: Editor, node: ir.Node, amount: Amounts, taken: set[str]) -> boo
         _add_behind(editor, node, amount, taken)
         return True
     index = 1 if addition.inputs[0] is node.outputs[0] else 0
-    total = _array(addition.inputs[index]) + amount
+    total = float_constant(addition.inputs[index]) + amount
     addition.replace_input_with(index, editor.constant(f"{node.name}_shift", total))
     return False
 
@@ -65,7 +65,7 @@ def _bias_of(node: ir.Node) -> ir.Value | None:
 def _widen(editor: Editor, node: ir.Node, amount: Amounts) -> None:
     bias = _bias_of(node)
     share = amount / np.float32(float_attribute(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0)
-    total = share if bias is None else _array(bias) + share
+    total = share if bias is None else float_constant(bias) + share
     node.resize_inputs(_BIAS + 1)
     node.replace_input_with(_BIAS, editor.constant(f"{node.name}_shifted", total.astype(np.float32)))
 
@@ -92,10 +92,3 @@ def _add_behind(editor: Editor, node: ir.Node, amount: Amounts, taken: set[str])
     shifted.name, shifted.shape, shifted.type = output.name, output.shape, output.type
     output.name = free_name(f"{output.name}_unshifted", taken)
     editor.graph.insert_after(node, addition)
-
-
-def _array(value: ir.Value | None) -> Amounts:
-    found = constant_of(value)
-    if found is None:
-        raise ValueError(f"{value!r} is no constant")
-    return np.asarray(found, np.float32)

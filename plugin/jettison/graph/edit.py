@@ -17,6 +17,14 @@ def constant_of(value: ir.Value | None) -> np.ndarray[Any, np.dtype[Any]] | None
     return value.const_value.numpy()
 
 
+def float_constant(value: ir.Value | None) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The array of a value that is a constant, as float32."""
+    found = constant_of(value)
+    if found is None:
+        raise ValueError(f"{value!r} is no constant")
+    return np.asarray(found, np.float32)
+
+
 def is_constant(value: ir.Value | None) -> bool:
     """Whether the value is known before the model runs, told without reading it."""
     return value is not None and not value.is_graph_input() and value.const_value is not None

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from jettison.graph.clean import remove_unused
-from jettison.graph.observe import append
+from jettison.graph.observe import append, reporting
 from jettison.graph.qdq import Editor
 
 
@@ -33,14 +32,8 @@ class Moment:
 
 
 def with_moments(model: ir.Model, moments: Sequence[Moment]) -> ir.Model:
-    """A copy whose outputs are the moments only; all that these do not need is gone, weights are shared."""
-    copy = model.clone()
-    editor = Editor(copy)
-    outputs = [_sum(editor, moment) for moment in moments]
-    copy.graph.outputs.clear()
-    copy.graph.outputs.extend(outputs)
-    remove_unused(copy)
-    return copy
+    """A copy whose outputs are the moments only."""
+    return reporting(model, lambda editor: [_sum(editor, moment) for moment in moments])
 
 
 def _sum(editor: Editor, moment: Moment) -> ir.Value:

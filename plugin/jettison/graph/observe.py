@@ -5,12 +5,13 @@ The reduction happens in the graph, so that not one activation leaves the sessio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from jettison.graph.clean import remove_unused
 from jettison.graph.qdq import Editor
 
 _STRIDES = ((4096, 11), (4096 * 11, 31))
@@ -55,6 +56,19 @@ class Observation:
     def total(self) -> str:
         """The output that holds the sum, which is NaN where any element is: extremes pass over NaN."""
         return f"{self.value}:sum"
+
+
+def reporting(model: ir.Model, report: Callable[[Editor], Sequence[ir.Value]]) -> ir.Model:
+    """A copy whose outputs are only the values that `report` adds to it.
+
+    All that these do not need is gone; weights are shared, not copied.
+    """
+    copy = model.clone()
+    outputs = report(Editor(copy))
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(outputs)
+    remove_unused(copy)
+    return copy
 
 
 def observed(model: ir.Model, observations: Sequence[Observation]) -> ir.Model:

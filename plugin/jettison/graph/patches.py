@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from jettison.graph.clean import remove_unused
 from jettison.graph.edit import int_attribute
+from jettison.graph.observe import reporting
 from jettison.graph.qdq import Editor, Scale
 
 Integers = np.ndarray[Any, np.dtype[Any]]
@@ -47,14 +47,8 @@ def tap_of(value: str, scale: Scale) -> Tap:
 
 
 def tapped(model: ir.Model, taps: Sequence[Tap]) -> ir.Model:
-    """A copy whose outputs are the taps only; all that these do not need is gone, weights are shared."""
-    copy = model.clone()
-    editor = Editor(copy)
-    outputs = [_integers(editor, tap) for tap in taps]
-    copy.graph.outputs.clear()
-    copy.graph.outputs.extend(outputs)
-    remove_unused(copy)
-    return copy
+    """A copy whose outputs are the taps only."""
+    return reporting(model, lambda editor: [_integers(editor, tap) for tap in taps])
 
 
 def _integers(editor: Editor, tap: Tap) -> ir.Value:

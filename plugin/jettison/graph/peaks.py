@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from jettison.graph.clean import remove_unused
-from jettison.graph.observe import append
+from jettison.graph.observe import append, reporting
 from jettison.graph.qdq import Editor
 
 
@@ -24,21 +23,19 @@ def total_name(value: str) -> str:
 
 def peaked(model: ir.Model, axes: Mapping[str, int]) -> ir.Model:
     """A copy whose outputs are peaks and totals of these values only, each with its axis of channels."""
-    copy = model.clone()
-    editor = Editor(copy)
-    copy.graph.outputs.clear()
-    for name, axis in axes.items():
-        value = editor.values[name]
-        if value.shape is None:
-            raise ValueError(f"the rank of {name!r} is not known")
-        others = [other for other in range(value.shape.rank()) if other != axis]
-        over = editor.constant(f"{name}:others", np.array(others, np.int64))
-        magnitude = append(copy.graph, "Abs", [value], f"{name}:magnitude")
-        copy.graph.outputs.extend(
-            [
-                append(copy.graph, "ReduceMax", [magnitude, over], peak_name(name), keepdims=0),
-                append(copy.graph, "ReduceSum", [magnitude], total_name(name), keepdims=0),
-            ]
-        )
-    remove_unused(copy)
-    return copy
+    return reporting(
+        model, lambda editor: [found for name, axis in axes.items() for found in _report(editor, name, axis)]
+    )
+
+
+def _report(editor: Editor, name: str, axis: int) -> tuple[ir.Value, ir.Value]:
+    value = editor.values[name]
+    if value.shape is None:
+        raise ValueError(f"the rank of {name!r} is not known")
+    others = [other for other in range(value.shape.rank()) if other != axis]
+    over = editor.constant(f"{name}:others", np.array(others, np.int64))
+    magnitude = append(editor.graph, "Abs", [value], f"{name}:magnitude")
+    return (
+        append(editor.graph, "ReduceMax", [magnitude, over], peak_name(name), keepdims=0),
+        append(editor.graph, "ReduceSum", [magnitude], total_name(name), keepdims=0),
+    )

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from jettison.graph.clean import remove_unused
-from jettison.graph.observe import append
+from jettison.graph.observe import append, reporting
 from jettison.graph.qdq import Editor, Scale
 
 _IMAGE_OPERATORS = ("Conv", "ConvTranspose")
@@ -41,15 +40,15 @@ class Twin:
 
 
 def compared(model: ir.Model, twins: Sequence[Twin]) -> ir.Model:
-    """A copy whose outputs are the twins' differences only; all that these do not need is gone."""
-    copy = model.clone()
-    builder = _Builder(Editor(copy))
-    differences = [builder.difference(twin) for twin in twins]
-    copy.graph.outputs.clear()
-    copy.graph.outputs.extend(differences)
-    copy.graph.sort()
-    remove_unused(copy)
-    return copy
+    """A copy whose outputs are the twins' differences only."""
+
+    def report(editor: Editor) -> list[ir.Value]:
+        builder = _Builder(editor)
+        differences = [builder.difference(twin) for twin in twins]
+        editor.graph.sort()
+        return differences
+
+    return reporting(model, report)
 
 
 class _Builder:

@@ -18,12 +18,7 @@ def check_patterns(recipe: Recipe, model: ir.Model) -> None:
     Raises:
         RecipeError: A pattern matches nothing, with the names that there are.
     """
-    asked = [
-        (variant, target)
-        for target in recipe.targets
-        for variant in recipe.variants_for(target)
-        if getattr(variant.passes[0], "keep_float", ())
-    ]
+    asked = [pair for pair in recipe.tried if getattr(pair[0].passes[0], "keep_float", ())]
     if not asked:
         return
     cleaned = clean(model)

@@ -112,8 +112,8 @@ def metric_notes(
 
 def calibration_notes(recipe: Recipe, calibration: Samples) -> Iterator[str]:
     """That the samples are few, where a variant takes ranges of activations from them."""
-    tried = (variant for target in recipe.targets for variant in recipe.variants_for(target))
-    ranged = any("ranges" in type(made).model_fields for variant in tried for made in variant.passes)
+    passes = (made for variant, _ in recipe.tried for made in variant.passes)
+    ranged = any("ranges" in type(made).model_fields for made in passes)
     if ranged and calibration.count < FEW_SAMPLES:
         samples = "sample" if calibration.count == 1 else "samples"
         told = "ranges of activations are guesses; 128 are plenty"

@@ -34,7 +34,7 @@ from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
 from jettison.compress.quantization.refusals import refuse_unfit, without_layers
 from jettison.core.samples import Samples
 from jettison.core.targets import CAPABILITIES, Target
-from jettison.graph.edit import constant_of
+from jettison.graph.edit import float_constant
 from jettison.graph.qdq import Editor, Scale
 
 FIRST_CAPABILITY = 89
@@ -198,9 +198,6 @@ def quantize_float8(
 
 
 def _store(editor: Editor, layer: Layer, ranges: Float8Ranges) -> ir.Value:
-    weight = constant_of(layer.weight)
-    if weight is None:
-        raise ValueError(f"the weight of {layer.name!r} is no constant")
-    values, scales = stored_weight(np.asarray(weight, np.float32), layer.weight_axis, ranges)
+    values, scales = stored_weight(float_constant(layer.weight), layer.weight_axis, ranges)
     name = f"{layer.weight.name}_axis{layer.weight_axis}"
     return editor.store(name, values, Scale(scales, np.zeros((), FLOAT8), axis=layer.weight_axis))

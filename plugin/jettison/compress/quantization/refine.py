@@ -19,10 +19,10 @@ from jettison.compress.quantization.covariance import Doubles, Source, covarianc
 from jettison.compress.quantization.gptq import rounded_with_feedback
 from jettison.compress.quantization.layers import Layer, find_layers
 from jettison.compress.quantization.static import LayerIntegers
-from jettison.compress.quantization.weights import Floats, QuantizedWeight, from_kernel_order, kernel_order
+from jettison.compress.quantization.weights import QuantizedWeight, from_kernel_order, kernel_order
 from jettison.core.progress import Progress, silent
 from jettison.core.samples import Samples, draw
-from jettison.graph.edit import constant_of
+from jettison.graph.edit import float_constant
 from jettison.graph.patches import patches_of, tap_of
 
 REFINE_SAMPLES = 64
@@ -82,7 +82,7 @@ class _Job:
         """The weight with its new integers."""
         layer, source = self.layers[0], self.sources[0]
         groups = source.patches.groups
-        rows = kernel_order(_array(layer.weight), layer.weight_axis)
+        rows = kernel_order(float_constant(layer.weight), layer.weight_axis)
         cut = source.cut(rows.reshape(groups, -1, source.inputs).transpose(0, 2, 1))
         values = rounded_with_feedback(
             cut.transpose(0, 2, 1),
@@ -149,10 +149,3 @@ def _passes(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
 def _part_of(progress: Progress, index: int, count: int) -> Progress:
     """The progress of one pass of so many."""
     return lambda done, total: progress(index * total + done, count * total)
-
-
-def _array(value: ir.Value) -> Floats:
-    found = constant_of(value)
-    if found is None:
-        raise ValueError(f"{value.name!r} is no constant")
-    return np.asarray(found, np.float32)

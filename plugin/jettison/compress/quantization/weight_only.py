@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -26,7 +26,7 @@ from jettison.core.errors import ModelError
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.graph.blocks import BLOCK_OPSET, BlockEditor
-from jettison.graph.edit import constant_of
+from jettison.graph.edit import float_constant
 from jettison.graph.model import opset_of
 from jettison.graph.moments import Moment
 from jettison.graph.opset import raise_opset
@@ -222,7 +222,7 @@ class _Writer:
         self.editor.rewire([(layer.name, 1)], value)
 
     def _store(self, layer: Layer, block: int, alpha: float) -> ir.Value:
-        array = _array(layer.weight)
+        array = float_constant(layer.weight)
         weight = array if layer.weight_axis == 1 else array.T
         moments = self.moments.get(_moment(layer, block))
         found: BlockWeight = quantize_blocks(np.ascontiguousarray(weight * np.float32(alpha)), block, moments)
@@ -234,12 +234,6 @@ class _Writer:
         for name in ("alpha", "beta", "transB"):
             layer.node.attributes.pop(name, None)
         if layer.bias is not None and (beta != 1.0 or sizes_of(layer.bias) != (layer.channels,)):
-            flat = np.broadcast_to((_array(layer.bias) * np.float32(beta)).reshape(-1), (layer.channels,))
+            scaled = float_constant(layer.bias) * np.float32(beta)
+            flat = np.broadcast_to(scaled.reshape(-1), (layer.channels,))
             self.editor.rewire([(layer.name, 2)], self.editor.constant(f"{layer.name}_bias", flat))
-
-
-def _array(value: ir.Value) -> np.ndarray[Any, np.dtype[np.float32]]:
-    array = constant_of(value)
-    if array is None:
-        raise ValueError(f"{value.name!r} is no constant")
-    return np.asarray(array, np.float32)

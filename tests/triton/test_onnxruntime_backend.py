@@ -133,6 +133,43 @@ def test_requests_of_one_shape_run_as_one_batch_and_get_their_own_rows(
         np.testing.assert_array_equal(answer.arrays["y"], 2 * request.arrays["x"])
 
 
+@pytest.mark.parametrize(("batch_s", "alone_s"), [(1.0, 0.3), (1.0, 1.5)])
+def test_a_group_runs_the_way_that_was_faster(
+    backend: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_s: float, alone_s: float
+) -> None:
+    """Two requests by a clock of the test's own: a batch takes one second, each run alone what is given."""
+    model = instance(backend, tmp_path, zoo.affine())
+    feeds = spied(model)
+    requests = [Request("y", x=rows(1)), Request("y", x=rows(2))]
+
+    def clock() -> float:
+        return sum(batch_s if len(feed["x"]) == 2 else alone_s for feed in feeds)
+
+    monkeypatch.setattr(backend.time, "perf_counter", clock)
+    ways = []
+    for _ in range(450):
+        before = len(feeds)
+        answers = model.execute(requests)
+        assert [float(answer.arrays["y"][0, 0]) for answer in answers] == [2.0, 4.0]
+        ways.append("batch" if len(feeds) - before == 1 else "alone")
+    faster = "batch" if batch_s < 2 * alone_s else "alone"
+    assert ways[:10].count("batch") == 5, "both ways are tried first"
+    assert [at for at, way in enumerate(ways) if way != faster and at >= 10] == [199, 399], "and asked again"
+
+
+def test_the_pace_follows_what_changes(backend: ModuleType) -> None:
+    pace = backend.Pace()
+    for _ in range(1000):
+        is_batch = pace.is_batch_next()
+        pace.add(1.0 if is_batch else 2.0, is_batch=is_batch)
+    chosen = []
+    for _ in range(3000):
+        is_batch = pace.is_batch_next()
+        pace.add(3.0 if is_batch else 2.0, is_batch=is_batch)
+        chosen.append(is_batch)
+    assert sum(chosen[-200:]) == 1, "but for the one time that it is asked again"
+
+
 def test_a_single_request_passes_its_array_through_without_a_copy(
     backend: ModuleType, tmp_path: Path
 ) -> None:

@@ -1,15 +1,17 @@
 """What each repair is worth: every candidate of the repair ladder on unseen samples, all layers in INT8.
 
-    python benchmarks/ablation.py [--json]
+    python benchmarks/ablation.py [--json] [--models NAME ...] [--targets T ...]
 
-Three models, two dialects. `chosen` marks what the ladder took, judging by calibration samples only: where
-it is not the best row, held-out samples and unseen ones disagree. The tensorrt dialect is scored in exact
-arithmetic, the CPU's by its kernels.
+Three models, two dialects; about five minutes each for the larger ones. Rows go to stderr as they come.
+`chosen` marks what the ladder took, judging by calibration samples only: where it is not the best row,
+held-out samples and unseen ones disagree. The tensorrt dialect is scored in exact arithmetic, the CPU's by
+its kernels.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,10 +61,18 @@ class Row:
 
 def main() -> None:
     """Measure and print."""
-    arguments = parser_of(__doc__).parse_args()
-    rows = [
-        row for subject in subjects(arguments.cache) for target in TARGETS for row in measure(subject, target)
-    ]
+    parser = parser_of(__doc__)
+    parser.add_argument("--models", nargs="+", help="only these, by the names in the table")
+    parser.add_argument("--targets", nargs="+", default=TARGETS, help="cpu, or a compute capability")
+    arguments = parser.parse_args()
+    rows = []
+    for subject in subjects(arguments.cache):
+        if arguments.models and subject.name not in arguments.models:
+            continue
+        for target in arguments.targets:
+            for row in measure(subject, target):
+                print(line(row), file=sys.stderr, flush=True)
+                rows.append(row)
     print(json.dumps([asdict(row) for row in rows], indent=1) if arguments.json else table(rows))
 
 
@@ -110,12 +120,14 @@ def measure(subject: Subject, name: str) -> Iterator[Row]:
 def table(rows: list[Row]) -> str:
     """All figures as Markdown."""
     lines = ["| model | target | repairs | SQNR | score | |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {row.model} | {row.target} | {row.candidate} | {row.sqnr_db:.1f} dB | {row.score:.3f} "
-        f"| {'chosen' if row.chosen else ''} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(line, rows)])
+
+
+def line(row: Row) -> str:
+    """One row as Markdown."""
+    figures = f"{row.sqnr_db:.1f} dB | {row.score:.3f}"
+    chosen = "chosen" if row.chosen else ""
+    return f"| {row.model} | {row.target} | {row.candidate} | {figures} | {chosen} |"
 
 
 if __name__ == "__main__":

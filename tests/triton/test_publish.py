@@ -114,6 +114,8 @@ def test_a_publish_killed_at_any_step_leaves_the_old_version_servable(tmp_path: 
         again = publish(release_of(work, factor=3.0), root, keep_versions=1)
         assert servable(root)["affine"] == [3.0]
         assert again.version > (1 if not first else 0)
+        left = sorted(path.name for path in root.parent.iterdir() if path.name.startswith("."))
+        assert left == [], "what the dead publisher had staged is gone"
         if ended:
             break
     old, new = (None if first else [1.0]), [2.0]

@@ -85,7 +85,7 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
     _check(release, folder, keep_versions)
     with _explained(root):
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root), _staging(root) as stage:
+        with _locked(root) as alone, _staging(root, alone=alone) as stage:
             _check_signature(release.config, folder)
             version = folder.highest_version() + 1
             kept = [*folder.listed_versions(), version][-keep_versions:]
@@ -208,24 +208,31 @@ def _retire(folder: ModelFolder, kept: list[int], stage: Path) -> tuple[int, ...
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Alone among publishers, so that none retires what another lists; the lock ends with the process."""
-    handle = os.open(root, os.O_RDONLY)
+def _locked(root: Path) -> Iterator[bool]:
+    """Alone among publishers, so that none retires what another lists; the lock ends with the process.
+
+    False where the file system, such as a network's, does not lock a folder.
+    """
+    handle, alone = os.open(root, os.O_RDONLY), False
     try:
-        with contextlib.suppress(OSError):  # network file systems may not lock a folder
+        with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+            alone = True
+        yield alone
     finally:
         os.close(handle)
 
 
 @contextlib.contextmanager
-def _staging(root: Path) -> Iterator[Path]:
+def _staging(root: Path, *, alone: bool) -> Iterator[Path]:
+    """A folder beside the root; what killed publishers left there goes, where no other is at work."""
     parent = root.absolute().parent / f".{root.absolute().name}.staging"
     parent.mkdir(exist_ok=True)
     if os.stat(parent).st_dev != os.stat(root).st_dev:  # noqa: PTH116 (st_dev of both, side by side)
         parent.rmdir()
         raise OSError(errno.EXDEV, "different file systems")
+    for left in parent.iterdir() if alone else ():
+        shutil.rmtree(left, ignore_errors=True)
     stage = Path(tempfile.mkdtemp(dir=parent))
     try:
         yield stage

@@ -174,7 +174,8 @@ def test_search_whose_time_ran_out_takes_the_best_that_it_found(jettison, worksp
     answer = jettison(
         "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
         "--evaluation", workspace / "evaluation.npz", "--target", "cpu", "--tolerance", 0.1,
-        "--variant", "part=[{quantize: partial, objective: size}]", "--time-budget", "1e-6", "-o", workspace / "out", "--json",
+        "--variant", "part=[{quantize: partial, objective: size}]",
+        "--time-budget", "1e-6", "-o", workspace / "out", "--json",
     )  # fmt: skip
     notes = " ".join(answer.document["variants"][0]["notes"])
     assert "the time for the search ran out, and a longer one may find more" in notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from jettison._version import __version__
+from jettison.cli.ab import ab
 from jettison.cli.compress import compress
 from jettison.cli.doctor import doctor
 from jettison.cli.evaluate import evaluate
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for _verb in VERBS:
     app.command()(_verb)
+app.add_typer(ab)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,8 +15,6 @@ import argparse
 import json
 import os
 import random
-import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -28,16 +26,16 @@ import numpy as np
 import onnx
 import tritonclient.grpc as triton
 
-from jettison.core.environments import cache_folder
 from jettison.triton.client import TritonRunner
 from jettison.triton.repository import ModelFolder
 from jettison.triton.router import RouterOptions, RouterState, publish_router, router_config, write_state
-from jettison.triton.server import TritonServer, find_server
+from jettison.triton.server import TritonServer
 from jettison.triton.serving import Serving
 from serve import (
     BLOCK,
     Case,
     doors_of,
+    local_server,
     machine,
     percentile_ms,
     publish_as,
@@ -79,10 +77,7 @@ def measure(work: Path, seconds: float) -> dict[str, object]:
     root = work / "repository"
     for case in CASES:
         release(case, work, root)
-    installation = find_server(
-        None, which=shutil.which, cache=cache_folder(os.environ, Path.home()), python=Path(sys.executable),
-        progress=lambda text: print(text, file=sys.stderr),
-    )  # fmt: skip
+    installation = local_server()
     with TritonServer(root, installation, environment=os.environ, log=work / "server.log") as server:
         added = {case.name: added_of(case, work, server, seconds) for case in CASES}
         shadow = shadow_of(CASES[0], work, server, seconds)

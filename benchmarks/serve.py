@@ -103,11 +103,7 @@ def measure(work: Path, seconds: float) -> dict[str, object]:
         release(case, work, root)
         busy_ms[case.name] = release_floor(case, work, root)
     release_split(CASES[0], work, root)
-    cache = cache_folder(os.environ, Path.home())
-    installation = find_server(
-        None, which=shutil.which, cache=cache, python=Path(sys.executable),
-        progress=lambda text: print(text, file=sys.stderr),
-    )  # fmt: skip
+    installation = local_server()
     with TritonServer(root, installation, environment=os.environ, log=work / "server.log") as server:
         latency = {
             case.name: latency_of(case, work, server, seconds, busy_ms=busy_ms[case.name]) for case in CASES
@@ -115,6 +111,14 @@ def measure(work: Path, seconds: float) -> dict[str, object]:
         throughput = throughput_of(CASES[0], work, server, seconds)
         where = machine() | versions(server, installation)
     return {"machine": where, "latency": latency, "throughput": throughput}
+
+
+def local_server() -> Installation:
+    """The server of this machine, made where there is none yet."""
+    return find_server(
+        None, which=shutil.which, cache=cache_folder(os.environ, Path.home()), python=Path(sys.executable),
+        progress=lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
 
 
 def write_model(case: Case, path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import served_models as zoo
+from router_fakes import World, load
 
 from jettison.triton.interpreters import Interpreter
 from jettison.triton.publish import Release, publish
@@ -19,6 +21,18 @@ from jettison.triton.serving import Serving, config_of
 def carries_text(interpreter: Interpreter) -> bool:
     """Whether the stub can carry text under that Python's numpy."""
     return interpreter.requirements[0].startswith("numpy==1.")
+
+
+@pytest.fixture
+def world() -> World:
+    """The models behind a router, without a server."""
+    return World()
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch, world: World) -> ModuleType:
+    """The router backend over them."""
+    return load(monkeypatch, world)("model")
 
 
 @pytest.fixture(scope="session")

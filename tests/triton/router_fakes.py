@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -132,6 +133,16 @@ def slow(seconds: float, model: Model) -> Model:
     return run
 
 
+def held(free: threading.Event) -> Model:
+    """y = 2 x, once it is let go."""
+
+    def run(call: dict[str, Any]) -> Response:
+        free.wait(20)
+        return times(2.0)(call)
+
+    return run
+
+
 class World:
     """The server around the backend: its models, what they were asked, its log and its metrics."""
 
@@ -254,3 +265,8 @@ def counted(folder: Path, experiment: str = "e1", node: str = "edge-1") -> dict[
         return {}
     found: dict[str, Any] = json.loads(path.read_text())["nodes"][0]["slices"]
     return found
+
+
+def units(count: int, **parameter: object) -> list[Request]:
+    """So many requests, each a unit of its own."""
+    return [Request(id=f"q{i}", parameter={"unit": f"u{i}", **parameter}) for i in range(count)]

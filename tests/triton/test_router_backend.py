@@ -15,25 +15,12 @@ from router_fakes import (
     World,
     counted,
     failing,
-    load,
+    held,
     router,
     times,
+    units,
     write_state,
 )
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch, world: World) -> ModuleType:
-    return load(monkeypatch, world)("model")
-
-
-def units(count: int, **parameter: object) -> list[Request]:
-    return [Request(id=f"q{i}", parameter={"unit": f"u{i}", **parameter}) for i in range(count)]
 
 
 def test_off_answers_with_the_baseline_and_counts_nothing(
@@ -175,12 +162,7 @@ def test_a_hanging_candidate_costs_its_deadline_and_then_nothing(
     module: ModuleType, world: World, tmp_path: Path
 ) -> None:
     free = threading.Event()
-
-    def hanging(call: dict[str, object]) -> Response:
-        free.wait(20)
-        return times(2.0)(call)
-
-    world.models["new"] = hanging
+    world.models["new"] = held(free)
     write_state(tmp_path, mode="split", weight=9999)
     with router(module, world, tmp_path, deadline_ms=30, breaker_failures=2, breaker_pause_s=60) as live:
         assert all(live.ask(request)[0].y == [2.0] for request in units(20))
@@ -193,12 +175,7 @@ def test_candidates_that_hang_hold_no_more_threads_than_allowed(
     module: ModuleType, world: World, tmp_path: Path
 ) -> None:
     free = threading.Event()
-
-    def hanging(call: dict[str, object]) -> Response:
-        free.wait(20)
-        return times(2.0)(call)
-
-    world.models["new"] = hanging
+    world.models["new"] = held(free)
     write_state(tmp_path, mode="split", weight=9999)
     settings = {"deadline_ms": 5, "breaker_failures": 1000, "candidate_in_flight": 2, "batch": 2}
     with router(module, world, tmp_path, **settings) as live:

@@ -16,26 +16,13 @@ from router_fakes import (
     World,
     counted,
     failing,
-    load,
+    held,
     router,
     slow,
     times,
+    units,
     write_state,
 )
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch, world: World) -> ModuleType:
-    return load(monkeypatch, world)("model")
-
-
-def units(count: int, **parameter: object) -> list[Request]:
-    return [Request(id=f"q{i}", parameter={"unit": f"u{i}", **parameter}) for i in range(count)]
 
 
 def test_shadow_answers_from_the_baseline_and_compares_afterwards(
@@ -61,12 +48,7 @@ def test_shadow_answers_from_the_baseline_and_compares_afterwards(
 
 def test_a_slow_shadow_does_not_delay_the_answer(module: ModuleType, world: World, tmp_path: Path) -> None:
     free = threading.Event()
-
-    def waits(call: dict[str, object]) -> Response:
-        free.wait(20)
-        return times(2.0)(call)
-
-    world.models["new"] = waits
+    world.models["new"] = held(free)
     write_state(tmp_path, mode="shadow")
     with router(module, world, tmp_path, deadline_ms=60_000) as live:
         assert live.ask(units(1)[0])[0].y == [2.0]
@@ -113,12 +95,7 @@ def test_shadows_beyond_the_bounds_are_dropped_and_counted(
     module: ModuleType, world: World, tmp_path: Path
 ) -> None:
     free = threading.Event()
-
-    def waits(call: dict[str, object]) -> Response:
-        free.wait(20)
-        return times(2.0)(call)
-
-    world.models["new"] = waits
+    world.models["new"] = held(free)
     write_state(tmp_path, mode="shadow")
     with router(module, world, tmp_path, candidate_in_flight=2, deadline_ms=60_000) as live:
         assert [answer.y for answer in live.ask(*units(5))] == [[2.0]] * 5

@@ -12,8 +12,8 @@ from rich.table import Table
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, table_console
 from jettison.core.errors import InputError
 from jettison.evaluate.figures import beyond
-from jettison.experiment.counter_file import read_counters, read_key, verify_all
-from jettison.experiment.counters import WHOLE, Counters, CounterSet, merge
+from jettison.experiment.counter_file import read_all
+from jettison.experiment.counters import WHOLE, Counters, CounterSet
 from jettison.experiment.settings import Rules
 from jettison.experiment.settings_file import load_settings, settings_error
 from jettison.experiment.tally import MOST_COUNTED, Tally
@@ -98,10 +98,7 @@ def _read(paths: list[Path], key: Path | None) -> CounterSet:
     if not paths:
         fix = "Give the counter files of all nodes with --counters"
         raise InputError("ab decide", detail="expected counters beside --settings, found none", fix=fix)
-    merged = merge(*(read_counters(path) for path in paths))
-    if key is not None:
-        verify_all(merged, read_key(key))
-    return merged
+    return read_all(paths, key=key)
 
 
 def _require(options: Mapping[str, object]) -> None:

@@ -8,8 +8,7 @@ import typer
 from pydantic import BaseModel
 
 from jettison.cli.console import print_json
-from jettison.experiment.counter_file import read_counters, read_key, verify_all, write_counters
-from jettison.experiment.counters import merge as merge_counters
+from jettison.experiment.counter_file import read_all, write_counters
 
 
 class MergedDocument(BaseModel):
@@ -37,9 +36,7 @@ def merge(
 
     Example: `jettison ab merge node-*.json -o all.json --key fleet.key`
     """
-    merged = merge_counters(*(read_counters(path) for path in files))
-    if key is not None:
-        verify_all(merged, read_key(key))
+    merged = read_all(files, key=key)
     write_counters(output, merged)
     document = MergedDocument(
         experiment=merged.experiment,

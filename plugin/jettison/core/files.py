@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from jettison.core.errors import InputError
+
 
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hexadecimal."""
@@ -39,6 +41,19 @@ def fsync_tree(folder: Path) -> None:
             finally:
                 os.close(handle)
         fsync_folder(Path(root))
+
+
+def read_bounded(path: Path, what: str, *, most: int, missing: str, fix: str) -> bytes:
+    """The content of a file of at most so many bytes; `what` names it in errors.
+
+    Raises:
+        InputError: There is no such file, with `missing` as what to do; it is larger, with `fix`.
+    """
+    if not path.is_file():
+        raise InputError(what, detail="there is no such file", fix=missing)
+    if path.stat().st_size > most:
+        raise InputError(what, detail=f"larger than {most} bytes", fix=fix)
+    return path.read_bytes()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
+
+from jettison.core.bisection import last_that_holds
 
 _HALVINGS = 60
 """Bisection steps: an interval of length 2 shrinks below the resolution of float64 near 1."""
@@ -30,8 +31,11 @@ def tango_lower(better: int, worse: int, samples: int, *, confidence: float) -> 
     gate must not pass, and at most 0.09 where the truth is a rare gain, when only the gain is overstated.
     """
     quantile = NormalDist().inv_cdf(confidence)
-    score_bound = _bisect(
-        lambda delta: _tango_z(better, worse, samples, delta) > quantile, -1.0, (better - worse) / samples
+    score_bound = last_that_holds(
+        lambda delta: _tango_z(better, worse, samples, delta) > quantile,
+        -1.0,
+        (better - worse) / samples,
+        halvings=_HALVINGS,
     )
     if better:
         return score_bound
@@ -55,7 +59,7 @@ def exact_upper(events: int, samples: int, *, confidence: float) -> float:
         return float(np.exp(terms).sum()) > 1 - confidence
 
     lowest = max(events / samples, 1e-300)
-    return _bisect(tail_is_large, lowest, 1.0 - 1e-16)
+    return last_that_holds(tail_is_large, lowest, 1.0 - 1e-16, halvings=_HALVINGS)
 
 
 def _tango_z(better: int, worse: int, samples: int, delta: float) -> float:
@@ -68,17 +72,6 @@ def _tango_z(better: int, worse: int, samples: int, delta: float) -> float:
     if variance <= 0:
         return math.copysign(math.inf, gap) if gap else 0.0
     return gap / math.sqrt(variance)
-
-
-def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Where `holds` turns from true to false between `low` and `high`."""
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _log_choose(total: int, chosen: int) -> float:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from jettison.core.errors import InputError
-from jettison.core.files import write_bytes
+from jettison.core.files import read_bounded, write_bytes
 from jettison.experiment.counter_form import counters_from, object_at
-from jettison.experiment.counters import Counters, CounterSet, counter_set
+from jettison.experiment.counters import Counters, CounterSet, counter_set, merge
 from jettison.experiment.tally import PLAIN, Tally
 
 FORMAT = "jettison-counters/1"
@@ -123,15 +124,30 @@ def read_counters(path: Path) -> CounterSet:
         InputError: No such file; no JSON; no counters.
     """
     what = f"counters {path}"
-    if not path.is_file():
-        raise InputError(what, detail="there is no such file", fix="Give the path of a counter file")
-    if path.stat().st_size > LARGEST_FILE_BYTES:
-        raise InputError(what, detail=f"larger than {LARGEST_FILE_BYTES} bytes", fix="Give a counter file")
+    content = read_bounded(
+        path,
+        what,
+        most=LARGEST_FILE_BYTES,
+        missing="Give the path of a counter file",
+        fix="Give a counter file",
+    )
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputError(what, detail=f"not JSON: {error}", fix="Fetch it from the node again") from error
     return counters_of(document, what=what)
+
+
+def read_all(paths: Sequence[Path], *, key: Path | None) -> CounterSet:
+    """The counters of several files in one; with a key's file, only where every state is signed with it.
+
+    Raises:
+        InputError: A file cannot be read; they are of different experiments; a state is not signed.
+    """
+    merged = merge(*(read_counters(path) for path in paths))
+    if key is not None:
+        verify_all(merged, read_key(key))
+    return merged
 
 
 def _signature(counters: Counters, key: bytes) -> str:

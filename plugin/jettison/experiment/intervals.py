@@ -11,8 +11,9 @@ Source: Waudby-Smith and Ramdas (2024), section 4, with fixed bets. Standard lib
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from jettison.core.bisection import last_that_holds
 from jettison.experiment.eprocess import Outcomes, log_e_above
 
 _HALVINGS = 40
@@ -25,22 +26,12 @@ def lower_bound(outcomes: Outcomes, *, bets: Sequence[float], alpha: float) -> f
     e falls as the mean that it speaks against rises, so that halving finds where it crosses 1/alpha.
     """
     asked = -math.log(alpha)
-    return _last(lambda mean: log_e_above(outcomes, mean=mean, bets=bets) >= asked)
+    return last_that_holds(
+        lambda mean: log_e_above(outcomes, mean=mean, bets=bets) >= asked, -1.0, 1.0, halvings=_HALVINGS
+    )
 
 
 def upper_bound(outcomes: Outcomes, *, bets: Sequence[float], alpha: float) -> float:
     """The mean difference that was undercut, from -1 to 1; 1 where nothing is known."""
     mirrored = [(-value, count) for value, count in outcomes]
     return -lower_bound(mirrored, bets=bets, alpha=alpha)
-
-
-def _last(refuted: Callable[[float], bool]) -> float:
-    """The largest mean that is refuted, or -1."""
-    low, high = -1.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if refuted(middle):
-            low = middle
-        else:
-            high = middle
-    return low

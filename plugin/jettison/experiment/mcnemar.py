@@ -7,8 +7,9 @@ beforehand, and decides nothing here. Standard library only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+
+from jettison.core.bisection import last_that_holds
 
 _HALVINGS = 60
 """Of an interval of length 1: down to the resolution of float64."""
@@ -73,18 +74,9 @@ def _upper(events: int, total: int, tail: float) -> float:
     """The share at which at most so many events have the probability `tail`."""
     if events >= total:
         return 1.0
-    return _last(lambda share: binomial_at_most(events, total, share) >= tail)
-
-
-def _last(holds: Callable[[float], bool]) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle
-    return low
+    return last_that_holds(
+        lambda share: binomial_at_most(events, total, share) >= tail, 0.0, 1.0, halvings=_HALVINGS
+    )
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from jettison.core.errors import InputError
+from jettison.core.files import read_bounded
 from jettison.core.strict_yaml import load_yaml
 from jettison.core.validation import Location, nearest, problem_of, refuse_truth
 from jettison.experiment.settings import LatencyLimit, Settings, Slice
@@ -24,7 +25,10 @@ def load_settings(path: Path) -> Settings:
         InputError: No such file; not YAML; an unknown key, with the nearest known one; an impossible value.
     """
     what = f"experiment {path}"
-    document = load_yaml(_content(path, what), what=what, fix="Correct the syntax")
+    content = read_bounded(
+        path, what, most=LARGEST_SETTINGS_BYTES, missing="Give the path of a YAML file", fix="Give settings"
+    )
+    document = load_yaml(content, what=what, fix="Correct the syntax")
     if not isinstance(document, dict):
         raise InputError(what, detail="expected a mapping of keys", fix="Start with `name:`")
     try:
@@ -40,14 +44,6 @@ def settings_error(what: str, error: ValidationError) -> InputError:
     """The first thing that is wrong, with the nearest known key."""
     problem = problem_of(error, unknown_key_fix=_unknown_key_fix)
     return InputError(what, detail=problem.detail, fix=problem.fix)
-
-
-def _content(path: Path, what: str) -> bytes:
-    if not path.is_file():
-        raise InputError(what, detail="there is no such file", fix="Give the path of a YAML file")
-    if path.stat().st_size > LARGEST_SETTINGS_BYTES:
-        raise InputError(what, detail=f"larger than {LARGEST_SETTINGS_BYTES} bytes", fix="Give settings")
-    return path.read_bytes()
 
 
 def _unknown_key_fix(location: Location) -> str:

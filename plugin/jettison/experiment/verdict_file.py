@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jettison.core.errors import InputError
-from jettison.core.files import write_bytes
+from jettison.core.files import read_bounded, write_bytes
 from jettison.core.validation import problem_of
 from jettison.experiment.counter_file import LARGEST_FILE_BYTES, is_signed
 from jettison.experiment.eprocess import FORMULAS
@@ -62,12 +62,15 @@ def read_verdict(path: Path) -> Verdict:
         InputError: No such file, no verdict, or one by formulas that are not known here.
     """
     what = f"verdict {path}"
-    if not path.is_file():
-        raise InputError(what, detail="there is no such file", fix="Give the path of a verdict file")
-    if path.stat().st_size > LARGEST_FILE_BYTES:
-        raise InputError(what, detail=f"larger than {LARGEST_FILE_BYTES} bytes", fix="Give a verdict file")
+    content = read_bounded(
+        path,
+        what,
+        most=LARGEST_FILE_BYTES,
+        missing="Give the path of a verdict file",
+        fix="Give a verdict file",
+    )
     try:
-        verdict = Verdict.model_validate_json(path.read_bytes())
+        verdict = Verdict.model_validate_json(content)
     except ValidationError as error:
         problem = problem_of(error)
         raise InputError(what, detail=problem.detail, fix="Give a file that `ab decide -o` wrote") from error

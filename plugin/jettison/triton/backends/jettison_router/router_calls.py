@@ -107,13 +107,13 @@ class Target:
         try:
             request = self._request(asked, traced=traced)
         except failures() as error:
-            return Answer(None, f"{type(error).__name__}: {error}", 0.0)
+            return _failed(error, 0.0)
         future = asyncio.get_running_loop().run_in_executor(self._pool, request.exec)
         self._enter(future)
         done, _ = await asyncio.wait((future,), timeout=deadline_s)
         seconds = time.perf_counter() - begin
         if not done:
-            return Answer(None, f"{self.model}: no answer within {deadline_s:g} s", seconds)
+            return self._late(deadline_s, seconds)
         return _answer(future, seconds)
 
     def ask_here(self, asked: Asked) -> Answer:
@@ -122,7 +122,7 @@ class Target:
         try:
             response = self._request(asked, traced=True).exec()
         except failures() as error:
-            return Answer(None, f"{type(error).__name__}: {error}", time.perf_counter() - begin)
+            return _failed(error, time.perf_counter() - begin)
         return _answer_of(response, time.perf_counter() - begin)
 
     def ask_within(self, asked: Asked, deadline_s: float) -> Answer:
@@ -133,10 +133,9 @@ class Target:
             self._enter(future)
             response = future.result(deadline_s)
         except concurrent.futures.TimeoutError:
-            text = f"{self.model}: no answer within {deadline_s:g} s"
-            return Answer(None, text, time.perf_counter() - begin)
+            return self._late(deadline_s, time.perf_counter() - begin)
         except failures() as error:
-            return Answer(None, f"{type(error).__name__}: {error}", time.perf_counter() - begin)
+            return _failed(error, time.perf_counter() - begin)
         return _answer_of(response, time.perf_counter() - begin)
 
     def close(self) -> None:
@@ -151,6 +150,9 @@ class Target:
     def _leave(self, _: object) -> None:
         with self._lock:
             self.in_flight -= 1
+
+    def _late(self, deadline_s: float | None, seconds: float) -> Answer:
+        return Answer(None, f"{self.model}: no answer within {deadline_s:g} s", seconds)
 
     def _request(self, asked: Asked, *, traced: bool) -> Any:
         extra = {"trace": asked.trace} if traced and asked.trace is not None else {}
@@ -167,9 +169,13 @@ class Target:
         )
 
 
+def _failed(error: BaseException, seconds: float) -> Answer:
+    return Answer(None, f"{type(error).__name__}: {error}", seconds)
+
+
 def _answer(future: asyncio.Future[Any], seconds: float) -> Answer:
     if (error := future.exception()) is not None:
-        return Answer(None, f"{type(error).__name__}: {error}", seconds)
+        return _failed(error, seconds)
     return _answer_of(future.result(), seconds)
 
 

@@ -109,8 +109,9 @@ def test_runtime_is_built_once_with_nothing_of_ours(tmp_path: Path) -> None:
     ]
     assert len(calls(python, "-m venv")) == 1
     assert made.backends is not None
-    assert (made.backends / "onnxruntime" / "model.py").is_file()
-    assert (made.backends / "jettison_router" / "model.py").is_file()
+    assert sorted(str(p.relative_to(made.backends)) for p in made.backends.rglob("*") if p.is_file())[:1] == [
+        "onnxruntime/model.py"
+    ]
     assert (made.backends / "python" / "stub").is_file()
     assert (made.backends / "python" / "libtriton_python.so").is_file()
     assert made.environment["LD_LIBRARY_PATH"].endswith("nvidia_pytriton.libs:/opt/lib")

@@ -1,62 +1,29 @@
-"""The recipe: what to make of which model, for where, and what it must hold, as types.
-
-The literal table `PASSES` is the only place that knows which passes there are.
-"""
+"""The recipe: what to make of which model, for where, and what it must hold, as types."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 
-from jettison.compress.passes import Pass
-from jettison.compress.quantization.cast import CastBfloat16, CastFloat16
-from jettison.compress.quantization.float8 import QuantizeFloat8
-from jettison.compress.quantization.modelopt import QuantizeModelopt
-from jettison.compress.quantization.partial import QuantizePartial
+from jettison.compress.quantization.cast import CastFloat16
 from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
-from jettison.compress.quantization.weight_only import QuantizeInt4
 from jettison.core.errors import TargetError
 from jettison.core.targets import Target, parse_target
-from jettison.core.validation import ImpossibleValueError, nearest, refuse_truth, shown
+from jettison.core.validation import ImpossibleValueError, refuse_truth, shown
 from jettison.evaluate.gate import Gate
-
-PASSES: dict[tuple[str, str], type[BaseModel]] = {
-    ("quantize", "full"): QuantizeFull,
-    ("quantize", "partial"): QuantizePartial,
-    ("quantize", "dynamic"): QuantizeDynamic,
-    ("quantize", "float16"): CastFloat16,
-    ("quantize", "bfloat16"): CastBfloat16,
-    ("quantize", "float8"): QuantizeFloat8,
-    ("quantize", "int4"): QuantizeInt4,
-}
-"""Each pass by its verb and kind, as in `{quantize: full}`."""
-
-BACKENDS: dict[tuple[str, str, str], type[BaseModel]] = {
-    ("quantize", "full", "modelopt"): QuantizeModelopt,
-}
-"""Other makers of a pass's result, by its verb, kind and `backend`."""
-
-SEARCHING: tuple[type[BaseModel], ...] = (QuantizePartial,)
-"""Passes whose result depends on joint evaluations: on search samples, metric, tolerance and machine."""
-
-COUNTS_ONLY_WITH: dict[str, tuple[str, str]] = {"percentile": ("ranges", "percentile")}
-"""Keys that have no effect unless another key of their pass has that value: refused where they are given."""
-
-_OTHER_WORDS = {"{quantize: int8}": ["{quantize: full}"]}
-"""What is meant by spellings to which another pass only looks nearer."""
+from jettison.recipe_passes import SEARCHING, TRAINING, PassField, check_order
+from jettison.sources.source import Source
 
 BASELINE = "baseline"
 """The name of the model itself among its variants."""
@@ -77,68 +44,10 @@ def _name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 
 
-def _pass_of(value: object) -> Pass:
-    """The pass that a mapping like `{quantize: full, ranges: mse}` describes."""
-    if isinstance(value, BaseModel):
-        return value  # type: ignore[return-value]
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"a pass is a mapping such as {{quantize: full}}, found {shown(value)}")
-    verbs = {verb for verb, _ in PASSES}
-    verb = next((key for key in value if key in verbs), next(iter(value)))
-    spelled = f"{{{verb}: {value[verb]}}}"
-    known = PASSES.get((str(verb), str(value[verb])))
-    if known is None:
-        every = [f"{{{verb}: {kind}}}" for verb, kind in PASSES]
-        near = _OTHER_WORDS.get(spelled, difflib.get_close_matches(spelled, every, n=1))
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise ImpossibleValueError(f"there is no pass {spelled}", fix=f"{hint}Passes are {', '.join(every)}")
-    if "backend" in value:
-        known = _backend_of(value, str(verb), spelled)
-    _check_keys(value, known, spelled)
-    return known.model_validate(value)  # type: ignore[return-value]
-
-
-def _backend_of(value: Mapping[object, object], verb: str, spelled: str) -> type[BaseModel]:
-    """The pass that stands in for the one of that verb and kind."""
-    there = {key[2]: found for key, found in BACKENDS.items() if key[:2] == (verb, str(value[verb]))}
-    found = there.get(str(value["backend"]))
-    if found is None:
-        raise ImpossibleValueError(
-            f"{spelled} has no backend {shown(value['backend'])}",
-            fix=f"Leave it out for Jettison's own{''.join(f', or write backend: {name}' for name in there)}",
-        )
-    return found
-
-
-def _check_keys(value: Mapping[object, object], known: type[BaseModel], spelled: str) -> None:
-    """Refuses keys that the pass does not have, that have no effect, and `yes` where a number belongs."""
-    for key in value:
-        if key not in known.model_fields:
-            fix = nearest(str(key), known.model_fields)
-            raise ImpossibleValueError(f"{spelled} has no key {shown(key)}", fix=fix)
-    for key in value.keys() & COUNTS_ONLY_WITH.keys():
-        other, needed = COUNTS_ONLY_WITH[str(key)]
-        chosen = (
-            value.get(other, known.model_fields[other].default) if other in known.model_fields else needed
-        )
-        if chosen != needed:
-            raise ImpossibleValueError(
-                f"{key} has no effect with {other}: {chosen}",
-                fix=f"Leave it out, or write {other}: {needed}",
-            )
-    refuse_truth(value, known)
-
-
-PassField = Annotated[Any, BeforeValidator(_pass_of)]
-
-
-class ModelSource(BaseModel):
+class ModelSource(Source):
     """The model and the name under which it is reported and published."""
 
-    model_config = _CLOSED
-
     name: Name
-    path: Path
 
 
 class SampleSources(BaseModel):
@@ -149,6 +58,7 @@ class SampleSources(BaseModel):
     calibration: str
     search: str | None = None
     evaluation: str | None = None
+    training: str | None = None
 
 
 class Variant(BaseModel):
@@ -159,10 +69,21 @@ class Variant(BaseModel):
     name: Name
     passes: tuple[PassField, ...] = Field(min_length=1)
 
+    @field_validator("passes")
+    @classmethod
+    def _in_order(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        check_order(value)
+        return value
+
     @property
     def searches(self) -> bool:
         """Whether any of the passes judges its choices by joint evaluations."""
         return any(isinstance(found, SEARCHING) for found in self.passes)
+
+    @property
+    def trains(self) -> bool:
+        """Whether any of the passes learns from training samples."""
+        return any(isinstance(found, TRAINING) for found in self.passes)
 
 
 class Publication(BaseModel):
@@ -258,17 +179,17 @@ def _twice(names: Collection[str]) -> list[str]:
 
 
 def default_variants(target: Target) -> tuple[Variant, ...]:
-    """What is worth trying on a target: static INT8 by two range methods, and the cheap forms beside it."""
-    full, mse = QuantizeFull(), QuantizeFull(ranges="mse")
+    """What is worth trying on a target: static INT8, plain and with every repair, and the cheap forms."""
+    full, repaired = QuantizeFull(), QuantizeFull(ranges="measure", repair="all")
     if target.is_gpu:
         half = CastFloat16()
         return (
             Variant(name="float16", passes=(half,)),
             Variant(name="int8", passes=(full, half)),
-            Variant(name="int8-mse", passes=(mse, half)),
+            Variant(name="int8-tuned", passes=(repaired, half)),
         )
     return (
         Variant(name="int8", passes=(full,)),
-        Variant(name="int8-mse", passes=(mse,)),
+        Variant(name="int8-tuned", passes=(repaired,)),
         Variant(name="dynamic", passes=(QuantizeDynamic(),)),
     )

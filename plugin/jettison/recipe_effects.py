@@ -19,7 +19,7 @@ from jettison.recipe import Recipe
 class Spelling:
     """How settings are written in one place: as keys of a recipe, or as options.
 
-    `searching` is a variant that searches, as it is written there.
+    `searching` is a variant that searches, and `learning` one that trains, as they are written there.
     """
 
     search: str
@@ -27,6 +27,8 @@ class Spelling:
     min_speedup: str
     target: str
     searching: str
+    training: str
+    learning: str
 
 
 KEYS = Spelling(
@@ -35,6 +37,8 @@ KEYS = Spelling(
     min_speedup="gate.min_speedup",
     target="targets: [cpu]",
     searching="{name: part, passes: [{quantize: partial}]}",
+    training="samples.training",
+    learning="{name: trained, passes: [{quantize: full}, {train: labels}]}",
 )
 OPTIONS = Spelling(
     search="--search",
@@ -42,6 +46,8 @@ OPTIONS = Spelling(
     min_speedup="--min-speedup",
     target="--target cpu",
     searching="--variant 'part=[{quantize: partial}]'",
+    training="--training",
+    learning="--variant 'trained=[{quantize: full}, {train: labels}]'",
 )
 
 
@@ -49,9 +55,16 @@ def refuse_idle(recipe: Recipe, what: str, *, spelled: Spelling = KEYS) -> None:
     """Nothing, where every setting that was given is read by something.
 
     Raises:
-        RecipeError: Samples or a time for searches, and none of the given variants searches; a speed to
-            reach, and no target on which one is measured.
+        RecipeError: Samples or a time for searches, and none of the given variants searches; training
+            samples, and none trains; a speed to reach, and no target on which one is measured.
     """
+    if recipe.variants and _has_idle_training(recipe):
+        names = ", ".join(variant.name for variant in recipe.variants)
+        raise RecipeError(
+            what,
+            detail=f"{spelled.training} has no effect: expected a variant that trains, found only {names}",
+            fix=f"Leave it out, or add a variant such as {spelled.learning}",
+        )
     idle = _idle_in_search(recipe, search=spelled.search, time_budget=spelled.time_budget)
     if recipe.variants and idle:
         names = ", ".join(variant.name for variant in recipe.variants)
@@ -81,11 +94,18 @@ def refuse_unmeasured_speed(targets: Collection[Target], what: str, *, spelled: 
 
 
 def idle_notes(recipe: Recipe) -> tuple[str, ...]:
-    """What was given for searches where the default variants are tried, none of which searches."""
-    idle = " and ".join(_idle_in_search(recipe, search="search samples", time_budget="time budget"))
-    if recipe.variants or not idle:
+    """What was given for searches or training where the default variants are tried, which do neither."""
+    if recipe.variants:
         return ()
-    return (f"not used: {idle}, since no default variant searches; {{quantize: partial}} does",)
+    idle = " and ".join(_idle_in_search(recipe, search="search samples", time_budget="time budget"))
+    notes = (f"not used: {idle}, since no default variant searches; {{quantize: partial}} does",)
+    untrained = "not used: training samples, since no default variant trains; {train: labels} does"
+    return (*(notes if idle else ()), *((untrained,) if _has_idle_training(recipe) else ()))
+
+
+def _has_idle_training(recipe: Recipe) -> bool:
+    """Whether training samples were given, and no variant that is tried trains."""
+    return recipe.samples.training is not None and not any(variant.trains for variant, _ in recipe.tried)
 
 
 def _idle_in_search(recipe: Recipe, *, search: str, time_budget: str) -> list[str]:

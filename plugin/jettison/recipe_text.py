@@ -11,8 +11,9 @@ from jettison.core.samples import names_function
 from jettison.core.strict_yaml import load_yaml
 from jettison.core.validation import Location, nearest, problem_of
 from jettison.evaluate.gate import Gate
-from jettison.recipe import PASSES, ModelSource, Publication, Recipe, SampleSources, Variant
+from jettison.recipe import ModelSource, Publication, Recipe, SampleSources, Variant
 from jettison.recipe_effects import refuse_idle
+from jettison.recipe_passes import PASSES
 
 LARGEST_RECIPE_BYTES = 1 << 20
 """The longest recipe has some kilobytes; what is larger is a model, given in its place, and is not read."""
@@ -83,7 +84,7 @@ def _content(path: Path) -> bytes:
 
 def _located(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with relative paths taken from its folder."""
-    model = recipe.model.model_copy(update={"path": folder / recipe.model.path})
+    model = recipe.model.model_copy(update=recipe.model.located(folder))
     sources = {name: _source(text, folder) for name, text in recipe.samples.model_dump().items()}
     publish = recipe.publish
     if publish is not None:

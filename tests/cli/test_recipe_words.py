@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jettison.core.errors import RecipeError
-from jettison.recipe import PASSES
+from jettison.recipe_passes import PASSES, STAGES
 from jettison.recipe_text import load_recipe, parse_variant
 
 SECTIONS = {
@@ -54,7 +54,15 @@ def one_pass(text):
         ("model", "{name: 2026-01-01, path: m}", "model.name: expected text, found the date 2026-01-01"),
         ("model", "{name: 1st, path: m}", "model.name: expected a name, found '1st'. Begin with a letter"),
         ("model", "{name: a, path: [m]}", "model.path: expected a path, found ['m']"),
-        ("model", "{name: a}", "the key 'model.path' is missing. Add it"),
+        ("model", "{name: a}", "model: expected exactly one of path, torch, exported, keras, found none"),
+        ("model", "{name: a, path: m, keras: k}", "found path and keras. Keep the one that names the model"),
+        (
+            "model",
+            "{name: a, torch: net.pt}",
+            "model.torch: expected package.module:function, found 'net.pt'",
+        ),
+        ("model", "{name: a, path: m, state: s}", "model: state has no effect with path. Leave it out"),
+        ("model", "{name: a, torch: 'm:f', dynamic: {x: {0: n}}}", "model.dynamic.x.0: expected 1 or more"),
         ("model", "{name: a, pth: m}", "unknown key 'model.pth'. Did you mean 'path'?"),
         ("samples", "calibration.npz", "samples: expected a mapping of keys, found 'calibration.npz'"),
         ("samples", "{calibration: [a.npz]}", "samples.calibration: expected text, found ['a.npz']"),
@@ -87,7 +95,33 @@ def test_wrong_value_is_told_plainly(tmp_path, section, value, words):
         ("full", "variants.0.passes.0: a pass is a mapping such as {quantize: full}, found 'full'"),
         ("{quantize: ful}", "passes.0: there is no pass {quantize: ful}. Did you mean {quantize: full}?"),
         ("{quantize: int8}", "there is no pass {quantize: int8}. Did you mean {quantize: full}?"),
-        ("{prune: half}", "there is no pass {prune: half}. Passes are {quantize: full}"),
+        ("{shrink: half}", "there is no pass {shrink: half}. Passes are {quantize: full}"),
+        ("{prune: half}", "there is no pass {prune: half}"),
+        ("{prune: two-to-for}", "there is no pass {prune: two-to-for}. Did you mean {prune: two-to-four}?"),
+        ("{prune: {threshold: fixt}}", "Did you mean {prune: {threshold: fixed}}?"),
+        (
+            "{prune: {treshold: fixed}}",
+            "prune: expected a kind, or a mapping with threshold or sparsity, found",
+        ),
+        ("{prune: {treshold: fixed}}", "Did you mean 'threshold'?"),
+        ("{prune: {}}", "or a mapping with threshold or sparsity, found {}. Correct it"),
+        ("{quantize: {full: 1}}", "quantize: expected a kind, found {'full': 1}. Correct it"),
+        ("{prune: {threshold: fixed}}", "the key 'variants.0.passes.0.value' is missing. Add it"),
+        (
+            "{prune: {threshold: fixed, valeu: 1}}",
+            "{prune: {threshold: fixed}} has no key 'valeu'. Did you mean 'value'?",
+        ),
+        (
+            "{prune: {sparsity: 0.5, scop: global}}",
+            "{prune: {sparsity: ...}} has no key 'scop'. Did you mean 'scope'?",
+        ),
+        ("{prune: {sparsity: 0.5, scope: layer}, scope: global}", "prune: found scope twice. Write it once"),
+        ("{prune: {sparsity: 1.5}}", "passes.0.sparsity: expected a number below 1, found 1.5"),
+        ("{prune: {sparsity: yes}}", "expected a number for sparsity, found true"),
+        ("{prune: {sparsity: 0.5, criterion: taylo}}", "criterion: expected one of magnitude"),
+        ("{prune: two-to-four, method: gpt}", "method: expected one of sparsegpt, magnitude, found 'gpt'"),
+        ("{prune: two-to-four, permute: often}", "permute: expected true or false, found 'often'"),
+        ("{prune: two-to-four, keep_float: [a]}", "{prune: two-to-four} has no key 'keep_float'"),
         ("{quantize: full, rangs: mse}", "{quantize: full} has no key 'rangs'. Did you mean 'ranges'?"),
         ("{quantize: float16, ranges: mse}", "{quantize: float16} has no key 'ranges'. Known are keep_float"),
         ("{quantize: full, 1: 2}", "{quantize: full} has no key 1"),
@@ -191,3 +225,56 @@ def test_a_sample_path_with_a_colon_is_taken_from_the_folder_of_the_recipe(tmp_p
     samples = load_recipe(path).samples
     assert samples.calibration == str(tmp_path / "data:1/cal")
     assert samples.evaluation == "own.module:function"
+
+
+@pytest.mark.parametrize(
+    ("text", "flat"),
+    [
+        ("{prune: {threshold: fixed, value: 0.1}}", {"prune": "fixed", "value": 0.1}),
+        (
+            "{prune: {threshold: fixed, value: 0.1}, keep_dense: [a]}",
+            {"prune": "fixed", "keep_dense": ("a",)},
+        ),
+        ("{prune: {threshold: dynamic, deviations: 2}}", {"prune": "dynamic", "deviations": 2}),
+        (
+            "{prune: {sparsity: 0.5, scope: global}}",
+            {"prune": "sparsity", "scope": "global", "sparsity": 0.5},
+        ),
+        ("{prune: two-to-four, permute: true}", {"prune": "two-to-four", "permute": True}),
+        ("{prune: sparsity, sparsity: 0.5}", {"prune": "sparsity", "sparsity": 0.5}),
+    ],
+)
+def test_a_pass_may_have_its_keys_below_its_verb(text, flat):
+    (found,) = parse_variant(f"a=[{text}]").passes
+    assert flat.items() <= found.model_dump().items()
+
+
+TWO, FULL, HALF = "{prune: two-to-four}", "{quantize: full}", "{quantize: float16}"
+SPARSE = "{prune: {sparsity: 0.5}}"
+
+
+@pytest.mark.parametrize(
+    ("passes", "words"),
+    [
+        ((FULL, TWO), f"expected {TWO} before {FULL}, found it behind. Write [{TWO}, {FULL}]"),
+        ((FULL, SPARSE), "expected {prune: {sparsity: ...}} before {quantize: full}, found it behind"),
+        (
+            (HALF, FULL),
+            f"expected {FULL} before {HALF}, found it behind. Write [{FULL}, {HALF}]: smaller graphs",
+        ),
+        ((HALF, SPARSE, FULL), "Write [{prune: {sparsity: ...}}, {quantize: full}, {quantize: float16}]"),
+    ],
+)
+def test_passes_in_an_order_that_undoes_work_are_refused_with_the_right_one(tmp_path, passes, words):
+    assert words in refusal(tmp_path, variants=one_pass(", ".join(passes)))
+
+
+@pytest.mark.parametrize(
+    "passes", [(TWO, FULL), (SPARSE, TWO), (TWO, SPARSE, FULL, HALF), (FULL, HALF), (TWO, TWO), (FULL, FULL)]
+)
+def test_passes_in_a_fitting_order_are_taken(passes):
+    assert len(parse_variant(f"a=[{', '.join(passes)}]").passes) == len(passes)
+
+
+def test_every_pass_has_a_stage():
+    assert all(key in STAGES or (key[0], "") in STAGES for key in PASSES)

@@ -101,7 +101,7 @@ def test_compress_tries_a_sensible_set_for_the_target(jettison, workspace):
     )  # fmt: skip
     names = [variant["name"] for variant in answer.document["variants"]]
     assert answer.code == 0
-    assert names == ["int8", "int8-mse", "dynamic"]
+    assert names == ["int8", "int8-tuned", "dynamic"]
     assert answer.document["metric"] == "top1"
 
 

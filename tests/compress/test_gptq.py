@@ -47,6 +47,18 @@ def test_independent_inputs_mean_plain_rounding(seed: int, inner: int, factor: f
 
 
 @settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, share=st.floats(0.05, 0.95), pair_safe=st.booleans())
+def test_weights_of_zero_stay_zero(seed: int, share: float, pair_safe: bool) -> None:
+    """Pruned weights: whatever the errors before them ask for, and beside a pair's first one too."""
+    rows, scales = rows_of(seed)
+    rows[np.random.default_rng(seed).random(rows.shape) < share] = 0
+    found = rounded_with_feedback(rows, scales, correlated(seed, 2, 24), pair_safe=pair_safe)
+    assert not found[rows == 0].any()
+    if pair_safe:
+        assert not pair_excess(found.reshape(-1, 24).astype(np.float32)).any()
+
+
+@settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_the_error_of_the_output_is_smaller_in_sum_and_for_most_rows(seed: int) -> None:
     """Greedy, so single rows may lose; of 60 rows with inputs so alike hardly one does."""

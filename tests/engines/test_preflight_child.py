@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from jettison.core.errors import ExternalError, MissingError, ModelError
 from jettison.core.targets import parse_target
@@ -74,6 +77,32 @@ def test_only_what_compiled_is_called_evidence(
     report = preflight(model, TARGET)
     assert report.outcome == ("compiles" if built else "refused")
     assert any("strong evidence" in note for note in report.notes) is built
+
+
+@pytest.mark.parametrize(
+    ("sparse", "words"), [(True, "compiled with SPARSE_WEIGHTS"), (False, "has no flag")]
+)
+def test_two_to_four_asks_for_sparse_kernels_and_tells_whether_they_were_allowed(
+    model: Path, monkeypatch: pytest.MonkeyPatch, sparse: bool, words: str
+) -> None:
+    asked = []
+
+    def child(request: CompileRequest, **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(request.sparse)
+        request.answer.write_text(CompileAnswer(built=True, sparse=sparse).model_dump_json())
+        return subprocess.CompletedProcess([], 0, stderr="")
+
+    monkeypatch.setattr(door, "find_module", lambda: "tensorrt_rtx")
+    monkeypatch.setattr(door, "_run_child", child)
+    assert preflight(model, TARGET).sparse_layers == 0
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("x", "y")]
+    weight = numpy_helper.from_array(np.tile(np.float32([0, 1, 0, 2]), (8, 2)).T, "w")
+    onnx.save(helper.make_model(helper.make_graph([node], "one", ends[:1], ends[1:], [weight])), model)
+    report = preflight(model, TARGET)
+    assert asked == [False, True]
+    assert (report.sparse_layers, report.sparse_weights) == (1, sparse)
+    assert words in report.notes[-1]
 
 
 def test_a_death_by_signal_is_a_crash(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,30 @@ SM86, SM89 = parse_target("sm86"), parse_target("sm89")
 IMAGE = ("N", 8, 16, 16)
 
 
+def product(folder: Path, weight: Array) -> Path:
+    """One product with that weight, (32, 32)."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")]
+    return saved(folder, nodes, {"w": weight.astype(np.float32)}, shape=("N", 32))
+
+
+def test_weights_in_two_to_four_are_compiled_with_the_flag_for_them(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (8, 4, 32))
+    weight[:, 1:3] = 0
+    report = preflight(product(tmp_path, weight.reshape(32, 32)), SM89)
+    assert (report.compiles, report.sparse_layers, report.sparse_weights) == (True, 1, True)
+    assert any(
+        note.startswith("layers that are 2:4 throughout: 1; compiled with SPARSE") for note in report.notes
+    )
+
+
+def test_dense_weights_are_compiled_without_it(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (32, 32))
+    weight[0] = 0
+    report = preflight(product(tmp_path, weight), SM89)
+    assert (report.compiles, report.sparse_layers, report.sparse_weights) == (True, 0, False)
+    assert not any("2:4" in note for note in report.notes)
+
+
 def saved(
     folder: Path,
     nodes: Sequence[onnx.NodeProto],

@@ -48,6 +48,18 @@ def test_cleaned_model_keeps_the_names_of_its_inputs_and_outputs(name):
     assert [spec.name for spec in output_specs(model)] == [value.name for value in proto.graph.output]
 
 
+def test_one_value_under_two_output_names_keeps_both():
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 20]>
+        twice (float[n, 4] x) => (float[n, 4] first, float[n, 4] second, float[n, 4] same) {
+            first = Mul(x, x)  second = Identity(first)  same = Identity(x)
+        }"""
+    )
+    model = clean(ir.from_proto(proto))
+    assert [spec.name for spec in output_specs(model)] == ["first", "second", "same"]
+    check_same(proto, {"x": np.ones((2, 4), np.float32)}, model)
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_cleaned_model_is_new_enough_named_and_free_of_what_folds(name):
     model = cleaned(name)

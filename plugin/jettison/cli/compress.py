@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from jettison.cli.console import progress_bars
-from jettison.cli.evaluate import MIN_SPEEDUP_HELP, TOLERANCE_HELP, gate_of
+from jettison.cli.evaluate import MIN_SPEEDUP_HELP, MODEL_HELP, STATE_HELP, TOLERANCE_HELP, gate_of
 from jettison.cli.run import finish
 from jettison.cli.surroundings import surroundings
 from jettison.core.targets import parse_target
@@ -17,13 +17,14 @@ from jettison.pipeline.run import run as walk
 from jettison.recipe import ModelSource, Recipe, SampleSources
 from jettison.recipe_effects import OPTIONS, refuse_idle
 from jettison.recipe_text import parse_variant, recipe_error
+from jettison.sources.source import Source, source_from
 
 _LONGEST_NAME = 100
 """Of the 128 characters that a model's name may have, the rest is left for a variant's name behind it."""
 
 
 def compress(
-    model: Path = typer.Argument(..., help="The float ONNX model."),
+    model: str = typer.Argument(..., help=f"The float model: {MODEL_HELP}"),
     calibration: str = typer.Option(
         ..., "--calibration", help="Samples: .npz, a folder of them, or package.module:function."
     ),
@@ -34,6 +35,9 @@ def compress(
     ),
     evaluation: str | None = typer.Option(
         None, "--evaluation", help="Samples that decide; half of the calibration samples by default."
+    ),
+    training: str | None = typer.Option(
+        None, "--training", help="Samples that {train: labels} and {train: baseline} learn from."
     ),
     metric: str | None = typer.Option(
         None, "--metric", help="top1, top5, agreement, sqnr, mae or package.module:function."
@@ -49,6 +53,7 @@ def compress(
         help="Seconds from the start after which searches make no further joint evaluation and take the "
         "best that they found; no limit by default.",
     ),
+    state: Path | None = typer.Option(None, "--state", help=STATE_HELP),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of every random choice."),
     output: Path = typer.Option(..., "--output", "-o", help="Where results and steps go."),
@@ -58,10 +63,13 @@ def compress(
 
     Example: `jettison compress model.onnx --calibration cal.npz --evaluation test.npz --target cpu -o out`
     """
+    source = source_from(model, state=state)
     try:
         recipe = Recipe(
-            model=ModelSource(name=_name_of(model), path=model),
-            samples=SampleSources(calibration=calibration, search=search, evaluation=evaluation),
+            model=ModelSource(name=_name_of(source), **dict(source)),
+            samples=SampleSources(
+                calibration=calibration, search=search, evaluation=evaluation, training=training
+            ),
             metric=metric,
             targets=(parse_target(target),),
             variants=tuple(parse_variant(text) for text in variant),
@@ -78,7 +86,7 @@ def compress(
     finish(result, output, as_json=as_json)
 
 
-def _name_of(model: Path) -> str:
-    """The file's name as a model name: letters, digits, dots, dashes and underscores, not too many."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.stem)[:_LONGEST_NAME].strip("-.")
+def _name_of(source: Source) -> str:
+    """The file's or function's name as a model's: letters, digits, dots, dashes, underscores, not many."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.stem)[:_LONGEST_NAME].strip("-.")
     return name if name[:1].isalpha() else f"model-{name}".rstrip("-")

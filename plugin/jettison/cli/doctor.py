@@ -90,6 +90,8 @@ def diagnose() -> Diagnosis:
                 f"{install_command('tensorrt')}, on a GPU machine",
             ),
             _gpu(),
+            _module("read torch modules and programs", "torch", "torch", install_command("train")),
+            _module("read Keras models", "keras", "keras", install_command("keras")),
             _module("talk to Triton", "tritonclient", "tritonclient", install_command("triton")),
             _server(),
         ),

@@ -16,11 +16,14 @@ from jettison.evaluate.gate import Gate
 from jettison.pipeline.comparison import Comparison, compare
 from jettison.recipe_effects import refuse_unmeasured_speed
 from jettison.recipe_text import recipe_error
+from jettison.sources.source import source_from
 
 TOLERANCE_HELP = (
     "How far the score may fall, in the metric's unit: 0.01 is one point of top1. With 0 a variant must be "
     "proven better, since equal answers prove nothing about other samples."
 )
+MODEL_HELP = ".onnx, .pt2, .keras, or package.module:function that makes a torch module."
+STATE_HELP = "The weights of a model that is a function: its state dict, .pt or .safetensors."
 MIN_SPEEDUP_HELP = (
     "How many times as fast as the baseline it must be, 1 by default; only for target cpu, where latency is "
     "measured."
@@ -39,8 +42,8 @@ def gate_of(tolerance: float, min_speedup: float | None) -> Gate:
 
 
 def evaluate(
-    model: Path = typer.Argument(..., help="The ONNX model to judge."),
-    baseline: Path = typer.Option(..., "--baseline", help="The ONNX model that it is compared with."),
+    model: str = typer.Argument(..., help=f"The model to judge: {MODEL_HELP}"),
+    baseline: str = typer.Option(..., "--baseline", help="The model that it is compared with, in any form."),
     evaluation: str = typer.Option(
         ..., "--evaluation", help="Samples: .npz, a folder of them, or package.module:function."
     ),
@@ -52,6 +55,10 @@ def evaluate(
     ),
     tolerance: float = typer.Option(0.01, "--tolerance", help=TOLERANCE_HELP),
     min_speedup: float | None = typer.Option(None, "--min-speedup", help=MIN_SPEEDUP_HELP),
+    state: Path | None = typer.Option(None, "--state", help=STATE_HELP),
+    baseline_state: Path | None = typer.Option(
+        None, "--baseline-state", help="The same for a --baseline that is a function."
+    ),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of ONNX Runtime; 0 for one per core."),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of every random choice."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of a table."),
@@ -70,7 +77,9 @@ def evaluate(
     except ValidationError as error:
         raise recipe_error("evaluate", error) from error
     asked = Comparison(
-        variant=model, baseline=baseline, samples=evaluation, target=place,
+        variant=source_from(model, state=state),
+        baseline=source_from(baseline, state=baseline_state),
+        samples=evaluation, target=place,
         metric=metric, gate=gate, seed=seed, threads=threads,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="jettison-") as folder, progress_bars() as reporter:

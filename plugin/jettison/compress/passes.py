@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
+from jettison.compress.pruning.removed import PrunedLayer
 from jettison.compress.quantization.calibrate import Calibration, calibrate
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.core.progress import Progress
@@ -40,13 +42,15 @@ class Measurement:
     """What a joint evaluation of a model tells a search, on samples that the verdict never uses.
 
     `score_delta_low` is the lower bound of the paired interval on (model - baseline); `speedup` is None
-    where this machine is not the target.
+    where this machine is not the target. `best_low` is the bound that a model without any difference would
+    get: where it lies below the tolerance, there are too few samples to prove anything.
     """
 
     score_delta: float
     score_delta_low: float
     sqnr_db: float | None
     speedup: float | None
+    best_low: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ class Workpiece:
     `model` is clean and must not be changed. `calibrate` measures activations; several variants of one
     model share one calibration through it. `measure` judges a model jointly, for passes that search;
     `remember` keeps figures by a key, so that a search that was broken off goes on where it stopped.
-    `time_left_s` says how many seconds a search may still take; None where it may take its time.
+    `time_left_s` says how many seconds a search may still take; None where it may take its time. `training`
+    are samples to learn from, `baseline` is the model before all passes, and `checkpoints` a folder of this
+    pass alone, in which a training that is broken off leaves where it stood.
     """
 
     model: ir.Model
@@ -68,6 +74,9 @@ class Workpiece:
     remember: Callable[[str, Callable[[], Figures]], Figures] | None = None
     tolerance: float = 0.01
     time_left_s: Callable[[], float] | None = None
+    training: Samples | None = None
+    baseline: ir.Model | None = None
+    checkpoints: Path | None = None
 
     @property
     def is_out_of_time(self) -> bool:
@@ -91,7 +100,9 @@ class PassResult:
 
     `simulation` computes on this machine what the model computes on a GPU, where ONNX Runtime's CPU
     provider would not: it runs 16-bit floats in float32. `evaluations` counts the joint evaluations of a
-    search.
+    search. `warnings` are remarks that must not be overlooked. `counterpart` is the float model whose layers
+    these stand for, where a pass changed what layers hand on before it quantized them. `pruned` tells of each
+    weighted layer what a pass of pruning took away from it.
     """
 
     model: ir.Model
@@ -99,6 +110,9 @@ class PassResult:
     notes: tuple[str, ...] = ()
     simulation: ir.Model | None = None
     evaluations: int = 0
+    warnings: tuple[str, ...] = ()
+    counterpart: ir.Model | None = None
+    pruned: tuple[PrunedLayer, ...] = ()
 
 
 @runtime_checkable

@@ -88,6 +88,15 @@ def open_samples(source: str | Path, specs: Sequence[TensorSpec]) -> Samples:
     return checked(read, source=str(source), specs=specs, place=place)
 
 
+def read_source(source: str | Path) -> Iterator[Batch]:
+    """The batches of a source as they come and unchecked, for a model whose inputs are not known yet.
+
+    Raises:
+        SamplesError: No such source, or it cannot be read.
+    """
+    return _reader(source)[0]()
+
+
 def split(samples: Samples, share: float, *, seed: int) -> tuple[Samples, Samples]:
     """Two disjoint parts, the first with about that share of the samples, drawn by seed.
 

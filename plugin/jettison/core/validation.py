@@ -154,7 +154,7 @@ def _expected(entries: Sequence[ErrorDetails]) -> str | None:
 
 def _choices(entries: Sequence[ErrorDetails]) -> list[str]:
     expected = (entry.get("ctx", {})["expected"] for entry in entries if entry["type"] == _CHOICE)
-    return [choice for text in expected for choice in re.findall(r"'([^']*)'", text)]
+    return [text or number for line in expected for text, number in re.findall(r"'([^']*)'|\b(\d+)\b", line)]
 
 
 def _found(entry: ErrorDetails) -> str:

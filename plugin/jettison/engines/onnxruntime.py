@@ -12,15 +12,16 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import onnx_ir as ir
 
 from jettison.core import dtypes
 from jettison.core.errors import MissingError, ModelError
 from jettison.core.tensors import Arrays, Dimension, TensorSpec
+from jettison.graph.message import message_of
 from jettison.graph.model import input_specs
-from jettison.graph.save import PROTOBUF_LIMIT_BYTES, fits_one_message, model_bytes, save_model
+from jettison.graph.save import PROTOBUF_LIMIT_BYTES, fits_one_message, save_model
 from jettison.graph.shapes import ShapeTable, example_inputs, infer_shapes
 
 if TYPE_CHECKING:
@@ -29,9 +30,22 @@ if TYPE_CHECKING:
 _ONNX_FLOAT = 1
 _ERRORS_ONLY = 3
 _LONGEST_MESSAGE = 400
+_FEW_OUTPUTS = 8
+"""A graph with more of them reports on its inside, and is run in its own order."""
 _DYNAMIC = b"DynamicQuantize"
 """How the names of operators begin that take one scale from a whole batch: ONNX's DynamicQuantizeLinear, and
 those of ONNX Runtime itself."""
+
+
+Thrift = Literal["none", "unplanned", "ordered"]
+"""What a session does to hold less memory; none of it changes a result.
+
+`none`: it runs as a server runs it, which is what times are measured on. `unplanned`: activations are laid
+out as they come, not in one block per input shape, which comes on top of what the first run has taken (86
+instead of 100 MB for EfficientNet-Lite0 in batches of 8, in the same time). `ordered`: nodes run in the
+graph's order, too; by itself ONNX Runtime begins with what the last output needs, so that every activation
+that another one reports on waits for the end (71 instead of 167 MB for its bias corrections).
+"""
 
 
 class DynamicQuantizer(Protocol):
@@ -69,6 +83,7 @@ def session_of(
     *,
     threads: int = 0,
     optimize: bool = True,
+    thrift: Thrift = "none",
     optimized_path: Path | None = None,
     profile_prefix: Path | None = None,
 ) -> Any:
@@ -79,6 +94,7 @@ def session_of(
         threads: Threads within an operator; 0 lets ONNX Runtime take one for each core.
         optimize: False runs the graph as it is written: Q/DQ pairs in exact float arithmetic, the
             simulation against which kernels are judged.
+        thrift: What it does to hold less memory.
         optimized_path: Where to write the graph that really runs.
         profile_prefix: Where to write a profile, which `end_profiling` of the session names.
 
@@ -93,6 +109,9 @@ def session_of(
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = thrift == "none"
+    if thrift == "ordered":
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
     if profile_prefix is not None:
@@ -112,8 +131,10 @@ def session_of(
 class OnnxRuntimeRunner:
     """An ONNX model run on the CPU."""
 
-    def __init__(self, model: Path | bytes, *, threads: int = 0, optimize: bool = True) -> None:
-        self.session = session_of(model, threads=threads, optimize=optimize)
+    def __init__(
+        self, model: Path | bytes, *, threads: int = 0, optimize: bool = True, thrift: Thrift = "none"
+    ) -> None:
+        self.session = session_of(model, threads=threads, optimize=optimize, thrift=thrift)
         self.inputs = tuple(_spec(argument) for argument in self.session.get_inputs())
         self.outputs = tuple(_spec(argument) for argument in self.session.get_outputs())
         self.mixes_samples = _holds(model, _DYNAMIC)
@@ -207,19 +228,31 @@ def _dimension(size: object) -> Dimension:
 
 
 def runner_of(
-    model: ir.Model, *, threads: int = 0, optimize: bool = True, limit_bytes: int = PROTOBUF_LIMIT_BYTES
+    model: ir.Model,
+    *,
+    threads: int = 0,
+    optimize: bool = True,
+    is_timed: bool = False,
+    limit_bytes: int = PROTOBUF_LIMIT_BYTES,
 ) -> OnnxRuntimeRunner:
     """A runner of a model in memory; one beyond `limit_bytes` goes through a file that is gone afterwards.
+
+    It holds as little memory as it can, unless it `is_timed`.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
+    thrift = "none" if is_timed else _thrift_of(model)
     if fits_one_message(model, limit_bytes=limit_bytes):
-        return OnnxRuntimeRunner(model_bytes(model), threads=threads, optimize=optimize)
+        return OnnxRuntimeRunner(message_of(model), threads=threads, optimize=optimize, thrift=thrift)
     with tempfile.TemporaryDirectory(prefix="jettison-") as folder:
         path = Path(folder) / "model.onnx"
         save_model(model, path, limit_bytes=limit_bytes)
-        return OnnxRuntimeRunner(path, threads=threads, optimize=optimize)
+        return OnnxRuntimeRunner(path, threads=threads, optimize=optimize, thrift=thrift)
+
+
+def _thrift_of(model: ir.Model) -> Thrift:
+    return "ordered" if len(model.graph.outputs) > _FEW_OUTPUTS else "unplanned"
 
 
 def shapes_of(model: ir.Model, *, sizes: Mapping[str, int] | None = None) -> ShapeTable:

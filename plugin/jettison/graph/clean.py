@@ -79,8 +79,16 @@ def fold_constants(model: ir.Model) -> None:
         ) from error
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
+    _drop_identities(model)
+
+
+def _drop_identities(model: ir.Model) -> None:
+    """Remove Identity nodes, in place; outputs keep their names, even where two are one value."""
+    names = [value.name for value in model.graph.outputs]
     common.IdentityEliminationPass()(model)
     common.OutputFixPass()(model)
+    for value, name in zip(model.graph.outputs, names, strict=True):
+        value.name = name
 
 
 def remove_unused(model: ir.Model) -> None:

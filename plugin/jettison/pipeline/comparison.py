@@ -16,20 +16,22 @@ from jettison.evaluate.gate import Gate, choose
 from jettison.evaluate.labels import unused_labels
 from jettison.evaluate.metrics import metric_for
 from jettison.graph.model import input_specs, model_digest, open_model, output_specs
+from jettison.pipeline.entrance import enter
 from jettison.pipeline.proof import Court, hear, variant_result
 from jettison.pipeline.records import VariantRecord
 from jettison.pipeline.results import TargetResult
 from jettison.pipeline.run import STEPS_FOLDER, Surroundings, peak_rss_bytes
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps
 from jettison.recipe import BASELINE
+from jettison.sources.source import Source
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Which variant to hold against which baseline, on what and how."""
 
-    variant: Path
-    baseline: Path
+    variant: Source
+    baseline: Source
     samples: str
     target: Target
     metric: str | None = None
@@ -46,16 +48,21 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
         SamplesError: The samples do not fit the models.
     """
     started = surroundings.clock()
-    baseline, variant = open_model(asked.baseline), open_model(asked.variant)
+    steps = Steps(
+        Store(surroundings.output / STEPS_FOLDER),
+        surroundings.reporter,
+        surroundings.machine,
+        asked.threads,
+    )
+    entered = [enter(source, asked.samples, steps) for source in (asked.baseline, asked.variant)]
+    baseline, variant = (open_model(found.path) for found in entered)
     inputs, outputs = input_specs(baseline), output_specs(baseline)
     _check_signature(inputs, input_specs(variant), asked.variant)
     _check_signature(outputs, output_specs(variant), asked.variant)
     samples = open_samples(asked.samples, inputs)
     metric = metric_for(asked.metric, samples, outputs)
     unused = None if asked.metric else unused_labels(metric.name, samples)
-    store = Store(surroundings.output / STEPS_FOLDER)
-    steps = Steps(store, surroundings.reporter, surroundings.machine, asked.threads)
-    source = _given(asked.baseline)
+    source = _given(entered[0].path)
     court = Court(
         steps=steps,
         baseline=source,
@@ -67,7 +74,7 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
         seed=asked.seed,
     )
     name = asked.variant.stem if asked.variant.stem != BASELINE else "variant"
-    hearing = hear(court, asked.target, {name: _given(asked.variant)})
+    hearing = hear(court, asked.target, {name: _given(entered[1].path)})
     choice = choose(hearing.candidates, baseline=BASELINE)
     return TargetResult(
         model=asked.baseline.stem,
@@ -82,6 +89,7 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
         metric=metric.name,
         evaluation_samples=samples.count,
         notes=(
+            *(note for found in entered for note in found.notes),
             *hearing.doubts(name),
             *(() if unused is None else (unused,)),
             *hearing.baseline_doubts,
@@ -94,12 +102,12 @@ def _given(path: Path) -> ModelFile:
     return ModelFile(path, digest, lineage_of("given", "", parents=(digest,), libraries=()))
 
 
-def _check_signature(expected: Sequence[TensorSpec], found: Sequence[TensorSpec], path: Path) -> None:
+def _check_signature(expected: Sequence[TensorSpec], found: Sequence[TensorSpec], given: Source) -> None:
     """Names and element types must be equal; sizes are judged when the samples run."""
     want = sorted((spec.name, spec.dtype.name) for spec in expected)
     have = sorted((spec.name, spec.dtype.name) for spec in found)
     if want != have:
         raise ModelError(
-            f"model {path}", detail=f"expected inputs and outputs like the baseline's, {want}, found {have}",
+            f"model {given}", detail=f"expected inputs and outputs like the baseline's, {want}, found {have}",
             fix="Compare models of one signature",
         )  # fmt: skip

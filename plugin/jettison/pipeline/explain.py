@@ -9,14 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jettison.compress.quantization.calibrate import Calibration
+import onnx_ir as ir
+
+from jettison.compress.quantization.calibrate import Calibration, calibrate
 from jettison.compress.quantization.layer_report import Known, LayerReport, report_layers
 from jettison.core.artifacts import lineage_of
 from jettison.core.files import write_bytes
+from jettison.core.memory import release
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
-from jettison.evaluate.decisions import explain_decisions
+from jettison.evaluate.decisions import DecisionReport, explain_decisions
 from jettison.evaluate.explanation import NotApplicable
 from jettison.evaluate.saliency import SaliencyReport, explain_saliency
 from jettison.graph.model import open_model
@@ -51,7 +54,7 @@ def explain(court: Court, subject: Subject, *, looks: bool) -> Explanation:
     """
     steps, file = court.steps, subject.file
     settings = f"{subject.target.name} {court.metric.identity} looks={looks} {steps.machine} {steps.threads}"
-    decided = subject.record.model_dump_json(include={"layers"})
+    decided = subject.record.model_dump_json(include={"layers", "pruned"})
     parents = (file.digest, court.baseline.digest, court.samples.sha256, subject.calibration.sha256)
     lineage = lineage_of("explain", f"{settings} {decided}", parents=parents, libraries=_LIBRARIES)
     kept = steps.store.once(
@@ -65,38 +68,55 @@ def _write(found: Explanation, path: Path) -> None:
 
 
 def _explanation(court: Court, subject: Subject, *, looks: bool) -> Explanation:
-    decides = True if court.metric.name in _DECIDING else None
-    reporter, threads = court.steps.reporter, court.steps.threads
-    variant = subject.file.runner(threads=threads, optimize=not subject.target.is_gpu)
-    decisions = explain_decisions(
-        variant,
+    decisions = _decisions(court, subject)
+    release()
+    saliency = _saliency(court, subject) if looks else None
+    release()
+    layers = _layers(court, subject)
+    return Explanation(layers=layers, decisions=decisions, saliency=saliency)
+
+
+def _decisions(court: Court, subject: Subject) -> DecisionReport | NotApplicable:
+    return explain_decisions(
+        _runner(court, subject),
         court.samples,
         reference=court.reference.get(),
-        decides_classes=decides,
-        progress=reporter(f"comparing decisions of {subject.name}"),
+        decides_classes=_decides(court),
+        progress=court.steps.reporter(f"comparing decisions of {subject.name}"),
     )
-    saliency: SaliencyReport | NotApplicable | None = None
-    if looks:
-        saliency = explain_saliency(
-            OnnxRuntimeRunner(court.baseline.path, threads=threads),
-            variant,
-            court.samples,
-            decides_classes=decides,
-            progress=reporter(f"comparing what {subject.name} looks at"),
-        )
-    return Explanation(layers=_layers(court, subject), decisions=decisions, saliency=saliency)
+
+
+def _saliency(court: Court, subject: Subject) -> SaliencyReport | NotApplicable:
+    return explain_saliency(
+        court.baseline.runner(threads=court.steps.threads, optimize=True),
+        _runner(court, subject),
+        court.samples,
+        decides_classes=_decides(court),
+        progress=court.steps.reporter(f"comparing what {subject.name} looks at"),
+    )
+
+
+def _runner(court: Court, subject: Subject) -> OnnxRuntimeRunner:
+    """The variant anew for each part: what a session has taken for one batch it never gives back."""
+    return subject.file.runner(threads=court.steps.threads, optimize=not subject.target.is_gpu)
+
+
+def _decides(court: Court) -> bool | None:
+    return True if court.metric.name in _DECIDING else None
 
 
 def _layers(court: Court, subject: Subject) -> tuple[LayerReport, ...]:
-    file = subject.file
+    file, baseline = subject.file, open_model(court.baseline.path)
+    counterpart = None if file.counterpart is None else open_model(file.counterpart)
     known = Known(
         decisions=subject.record.layers,
-        calibration=_calibration(court, subject),
+        calibration=_calibration(court, subject, counterpart or baseline),
         simulation=None if file.simulation is None else open_model(file.simulation),
         inputs=None if subject.target.is_gpu else court.inputs,
+        counterpart=counterpart,
     )
     return report_layers(
-        open_model(court.baseline.path),
+        baseline,
         open_model(file.path),
         court.samples,
         known=known,
@@ -105,9 +125,10 @@ def _layers(court: Court, subject: Subject) -> tuple[LayerReport, ...]:
     )
 
 
-def _calibration(court: Court, subject: Subject) -> Calibration | None:
-    """The baseline's histograms, where the variant's passes have made them."""
+def _calibration(court: Court, subject: Subject, model: ir.Model) -> Calibration | None:
+    """The histograms of the float model that the layers stand for, where any was quantized by them."""
     if not any(layer.quantized for layer in subject.record.layers):
         return None
-    model = open_model(court.baseline.path)
+    if subject.file.counterpart is not None:
+        return calibrate(model, subject.calibration, threads=court.steps.threads)
     return court.steps.calibration(court.baseline, model, subject.calibration)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from jettison.compress.passes import Measurement
+from jettison.core.memory import trim
 from jettison.core.runner import Runner
 from jettison.core.targets import Target
 from jettison.core.tensors import format_shape
 from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of
 from jettison.evaluate.interval import paired_interval
 from jettison.evaluate.latency import LatencyPlan, compare_latency
-from jettison.evaluate.scoring import score
+from jettison.evaluate.scoring import Scores, score
 from jettison.pipeline.proof import Court
 from jettison.pipeline.steps import Bench
 from jettison.recipe import BASELINE
@@ -40,6 +41,12 @@ def bench_of(court: Court, target: Target, budget: TimeBudget | None = None) -> 
     return Bench(measurer(court, target), court.gate.tolerance, f"{judged} {shapes}{limit}", left_s)
 
 
+def _without_difference(baseline: Scores, court: Court) -> float:
+    """The lower bound that a model gets which scores like the baseline on every sample."""
+    values = baseline.values
+    return paired_interval(values, values, confidence=court.gate.confidence, seed=court.seed).low
+
+
 def measurer(court: Court, target: Target) -> Callable[[ir.Model], Measurement]:
     """A function that judges a model against the court's baseline on the court's samples."""
 
@@ -47,15 +54,21 @@ def measurer(court: Court, target: Target) -> Callable[[ir.Model], Measurement]:
     def baseline_runner() -> Runner:
         return OnnxRuntimeRunner(court.baseline.path, threads=court.steps.threads)
 
-    def speedup(runner: Runner) -> float:
-        runners = {BASELINE: baseline_runner(), "variant": runner}
+    def speedup(model: ir.Model) -> float:
+        timed = runner_of(model, threads=court.steps.threads, is_timed=True)
+        runners: dict[str, Runner] = {BASELINE: baseline_runner(), "variant": timed}
         report = compare_latency(runners, court.inputs, baseline=BASELINE, plan=_QUICK)
         return report.latencies["variant"].speedup
 
     def measure(model: ir.Model) -> Measurement:
         reference = court.reference.get()
-        runner = runner_of(model, threads=court.steps.threads, optimize=not target.is_gpu)
-        scores = score(runner, court.samples, metric=court.metric, reference=reference)
+        scores = score(
+            runner_of(model, threads=court.steps.threads, optimize=not target.is_gpu),
+            court.samples,
+            metric=court.metric,
+            reference=reference,
+        )
+        trim()
         baseline = court.steps.baseline_scores(court.samples, court.metric, reference=court.reference)
         interval = paired_interval(
             scores.values, baseline.values, confidence=court.gate.confidence, seed=court.seed
@@ -64,7 +77,8 @@ def measurer(court: Court, target: Target) -> Callable[[ir.Model], Measurement]:
             score_delta=interval.delta,
             score_delta_low=interval.low,
             sqnr_db=scores.sqnr_db,
-            speedup=None if target.is_gpu else speedup(runner),
+            speedup=None if target.is_gpu else speedup(model),
+            best_low=_without_difference(baseline, court),
         )
 
     return measure

@@ -1,4 +1,4 @@
-"""Patterns of `keep_float` that match nothing in the model: told before any work, as typing errors are."""
+"""Patterns that match nothing in the model, of `keep_float` or `keep_dense`: told before any work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jettison.core.errors import RecipeError
 from jettison.graph.clean import clean
 from jettison.recipe import Recipe
 
-_KEY = "keep_float: "
+_KEYS = ("keep_float", "keep_dense")
 
 
 def check_patterns(recipe: Recipe, model: ir.Model) -> None:
@@ -18,12 +18,12 @@ def check_patterns(recipe: Recipe, model: ir.Model) -> None:
     Raises:
         RecipeError: A pattern matches nothing, with the names that there are.
     """
-    asked = [pair for pair in recipe.tried if getattr(pair[0].passes[0], "keep_float", ())]
+    asked = [pair for pair in recipe.tried if any(getattr(pair[0].passes[0], key, ()) for key in _KEYS)]
     if not asked:
         return
     cleaned = clean(model)
     for variant, target in asked:
         refusal = variant.passes[0].check(Workpiece(model=cleaned, target=target))
-        if refusal is not None and refusal.reasons[0].startswith(_KEY):
+        if refusal is not None and refusal.reasons[0].startswith(tuple(f"{key}: " for key in _KEYS)):
             what = f"variant {variant.name!r}"
             raise RecipeError(what, detail=refusal.reasons[0], fix=refusal.instead)

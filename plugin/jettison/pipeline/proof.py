@@ -199,6 +199,8 @@ def variant_result(name: str, hearing: Hearing, record: VariantRecord) -> Varian
         int8_mac_share=preflight.int8_mac_share if preflight else None,
         layers_kept_in_float=record.kept_in_float,
         layers=record.layers,
+        pruned=record.pruned,
+        compressed_bytes=record.compressed_bytes,
         notes=(
             *((proof.doubt,) if proof.doubt else ()),
             *record.notes,

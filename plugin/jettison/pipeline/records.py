@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from jettison.compress.passes import Refusal
+from jettison.compress.pruning.removed import PrunedLayer
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.core.files import write_bytes
 from jettison.evaluate.latency import LatencyReport
@@ -26,7 +27,10 @@ class VariantRecord(BaseModel):
     refusal: Refusal | None = None
     layers: tuple[LayerDecision, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     evaluations: int = 0
+    pruned: tuple[PrunedLayer, ...] = ()
+    compressed_bytes: int | None = None
 
     @property
     def kept_in_float(self) -> tuple[str, ...]:

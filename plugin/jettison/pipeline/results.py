@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jettison.compress.pruning.removed import PrunedLayer
 from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.evaluate.decisions import DecisionReport
@@ -56,7 +57,8 @@ class VariantResult(BaseModel):
 
     `score_delta_low` is the lower bound of the paired confidence interval on (variant - baseline).
     `compiles` is TensorRT's answer, null where it was not asked or is not installed. A variant that a
-    pass refused has no path, and its reasons say why.
+    pass refused has no path, and its reasons say why. `pruned` tells what passes of pruning removed from each
+    layer; `compressed_bytes`, where there is any, what the numbers stored take when they are compressed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,6 +85,8 @@ class VariantResult(BaseModel):
     layers: tuple[LayerDecision, ...] = ()
     notes: tuple[str, ...] = ()
     explanation: Explanation | None = None
+    pruned: tuple[PrunedLayer, ...] = ()
+    compressed_bytes: int | None = None
 
 
 class TargetResult(BaseModel):

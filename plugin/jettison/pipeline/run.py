@@ -11,6 +11,7 @@ from pathlib import Path
 from jettison.core.artifacts import Store
 from jettison.core.batching import one_batch
 from jettison.core.errors import ModelError
+from jettison.core.memory import release
 from jettison.core.progress import Reporter
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
@@ -18,6 +19,7 @@ from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.evaluate.gate import choose
 from jettison.evaluate.metrics import Metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
+from jettison.pipeline.entrance import enter
 from jettison.pipeline.explain import Subject, explain
 from jettison.pipeline.measure import TimeBudget, bench_of
 from jettison.pipeline.patterns import check_patterns
@@ -27,6 +29,7 @@ from jettison.pipeline.sample_sets import calibration_notes, metric_notes, open_
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps, VariantFile
 from jettison.recipe import BASELINE, Recipe
 from jettison.recipe_effects import idle_notes
+from jettison.sources.source import Source
 
 STEPS_FOLDER = "steps"
 
@@ -52,6 +55,7 @@ class _Road:
     calibration: Samples
     notes: tuple[str, ...]
     budget: TimeBudget | None = None
+    training: Samples | None = None
 
 
 def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
@@ -70,14 +74,14 @@ def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
     try:
         results = [_run_target(road, target, surroundings) for target in recipe.targets]
     except ModelError:
-        _check_runs(road.court.baseline.path, recipe.model.path)
+        _check_runs(road.court.baseline.path, recipe.model)
         raise
     head = dict(results[0])
     head["seconds"] = round(surroundings.clock() - started, 3)
     return RunResult(**head, targets=tuple(results))
 
 
-def _check_runs(path: Path, given: Path) -> None:
+def _check_runs(path: Path, given: Source) -> None:
     """Nothing, where ONNX Runtime takes the clean model: then it was something else that failed.
 
     Raises:
@@ -90,7 +94,10 @@ def _check_runs(path: Path, given: Path) -> None:
 
 
 def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
-    model = open_model(recipe.model.path)
+    store = Store(surroundings.output / STEPS_FOLDER)
+    steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
+    entered = enter(recipe.model, recipe.samples.calibration, steps)
+    model = open_model(entered.path)
     inputs, outputs = input_specs(model), output_specs(model)
     check_patterns(recipe, model)
     sets = open_sets(recipe, inputs)
@@ -103,9 +110,7 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
         gate=recipe.gate,
         searched_by=searching_by.name,
     )
-    store = Store(surroundings.output / STEPS_FOLDER)
-    steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
-    source = steps.clean(recipe.model.path)
+    source = steps.clean(entered.path)
     court = Court(
         steps=steps,
         baseline=source,
@@ -113,12 +118,13 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
         metric=metric,
         gate=recipe.gate,
         reference=LazyReference(source, sets.evaluation, steps),
-        inputs=one_batch(sets.evaluation, inputs),
+        inputs={name: array.copy() for name, array in one_batch(sets.evaluation, inputs).items()},
         seed=recipe.seed,
     )
     searching = _searching(court, sets.search, searching_by)
     few = calibration_notes(recipe, sets.calibration)
-    return _Road(recipe, court, searching, sets.calibration, (*sets.notes, *few, *told, *idle_notes(recipe)))
+    notes = (*entered.notes, *sets.notes, *few, *told, *idle_notes(recipe))
+    return _Road(recipe, court, searching, sets.calibration, notes, training=sets.training)
 
 
 def _searching(court: Court, samples: Samples, metric: Metric) -> Court:
@@ -130,11 +136,7 @@ def _searching(court: Court, samples: Samples, metric: Metric) -> Court:
 def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> TargetResult:
     started = surroundings.clock()
     court, folder = road.court, surroundings.output / target.name
-    bench = bench_of(road.searching, target, road.budget)
-    made = {
-        variant.name: court.steps.variant(court.baseline, variant, target, road.calibration, bench=bench)
-        for variant in road.recipe.variants_for(target)
-    }
+    made = _variants(road, target)
     clear(folder, keep=(BASELINE, *(name for name, found in made.items() if found.file)))
     files = {name: deliver(found.file, folder / name) for name, found in made.items() if found.file}
     hearing = hear(court, target, files)
@@ -161,8 +163,26 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
         peak_rss_bytes=peak_rss_bytes(),
         metric=court.metric.name,
         evaluation_samples=court.samples.count,
-        notes=(*hearing.doubts(choice.name), *road.notes, *hearing.baseline_doubts),
+        notes=(*_warnings(made), *hearing.doubts(choice.name), *road.notes, *hearing.baseline_doubts),
     )
+
+
+def _variants(road: _Road, target: Target) -> dict[str, VariantFile]:
+    """Every variant for that target as it was made, and nothing left of its making."""
+    court, bench = road.court, bench_of(road.searching, target, road.budget)
+    bench = dataclasses.replace(bench, training=road.training)
+    made = {}
+    for variant in road.recipe.variants_for(target):
+        made[variant.name] = court.steps.variant(
+            court.baseline, variant, target, road.calibration, bench=bench
+        )
+        release()
+    return made
+
+
+def _warnings(made: Mapping[str, VariantFile]) -> tuple[str, ...]:
+    """What the passes of a variant tell that must not be overlooked, under the variant's name."""
+    return tuple(f"{name}: {text}" for name, found in made.items() for text in found.record.warnings)
 
 
 def _explanations(

@@ -31,13 +31,15 @@ class SampleSets:
     evaluation: Samples
     is_halved: bool
     notes: tuple[str, ...]
+    training: Samples | None = None
 
 
 def open_sets(recipe: Recipe, specs: Sequence[TensorSpec]) -> SampleSets:
     """All sets, checked before any work; without search samples a search uses those of the calibration.
 
     Raises:
-        SamplesError: A set does not fit the model, or a search would see all samples that decide.
+        SamplesError: A set does not fit the model, or a search or a training would see all samples that
+            decide.
     """
     sources, halving = recipe.samples, list[str]()
     calibration = open_samples(sources.calibration, specs)
@@ -47,8 +49,9 @@ def open_sets(recipe: Recipe, specs: Sequence[TensorSpec]) -> SampleSets:
         calibration, evaluation = split(calibration, 0.5, seed=recipe.seed)
         halving = [f"one sample set was given: halved by seed {recipe.seed} into calibration and evaluation"]
     search = calibration if sources.search is None else open_samples(sources.search, specs)
-    notes = (*_overlaps(recipe, calibration, search, evaluation), *halving)
-    return SampleSets(calibration, search, evaluation, bool(halving), notes)
+    training = None if sources.training is None else open_samples(sources.training, specs)
+    seen = (*_overlaps(recipe, calibration, search, evaluation), *_learned(recipe, training, evaluation))
+    return SampleSets(calibration, search, evaluation, bool(halving), (*seen, *halving), training)
 
 
 def search_metric(
@@ -137,6 +140,23 @@ def _overlaps(recipe: Recipe, calibration: Samples, search: Samples, evaluation:
     elif seen:
         use = ", by which the search judges too" if searching and search is calibration else ""
         yield f"{seen} of {count} evaluation samples are among those of the calibration{use}"
+
+
+def _learned(recipe: Recipe, training: Samples | None, evaluation: Samples) -> Iterator[str]:
+    """That some evaluation samples are trained on, where a variant trains; all of them are refused."""
+    trained = next((variant.name for variant, _ in recipe.tried if variant.trains), None)
+    if training is None or trained is None:
+        return
+    count, learned = evaluation.count, shared(evaluation, training)
+    if learned == count:
+        raise SamplesError(
+            f"samples {evaluation.source}",
+            detail=f"expected evaluation samples that no training sees, found all {count} among the training "
+            f"samples, from which variant {trained!r} learns",
+            fix="Give other samples with --training (training in the recipe), or others for evaluation",
+        )
+    if learned:
+        yield f"{learned} of {count} evaluation samples are among those that variant {trained!r} learns from"
 
 
 def _instead(recipe: Recipe) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from jettison.compress.passes import Figures, Measurement, Workpiece
+from jettison.compress.pruning.finished import finished
+from jettison.compress.pruning.removed import compressed_bytes
 from jettison.compress.quantization.calibrate import Calibration, calibrate
 from jettison.compress.quantization.histogram_file import load_calibration, save_calibration
 from jettison.core.artifacts import Lineage, Store, arrays_digest, lineage_of
@@ -44,22 +47,33 @@ from jettison.recipe import Variant
 
 _GRAPH = ("onnx", "onnx-ir", "onnxscript")
 _NUMERIC = ("numpy", "onnxruntime")
+_TRAINING = ("torch",)
+_AFTER_PRUNING = (
+    "channels were equalized after pruning: the SQNR of single layers tells what was lost since pruning"
+)
 MODEL_FILE = "model.onnx"
 SIMULATION_FILE = "simulation.onnx"
+COUNTERPART_FILE = "counterpart.onnx"
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model on disk and its identity; `simulation` stands in for it where a GPU's arithmetic is scored."""
+    """A model on disk and its identity.
+
+    `simulation` stands in for it where a GPU's arithmetic is scored; `counterpart` is the float model that
+    its layers are to be compared with, where that is not the baseline.
+    """
 
     path: Path
     digest: str
     lineage: Lineage
     simulation: Path | None = None
+    counterpart: Path | None = None
 
     def runner(self, *, threads: int, optimize: bool) -> OnnxRuntimeRunner:
         """What the model is scored by: this machine's kernels, or exact arithmetic (unoptimized)."""
-        return OnnxRuntimeRunner(self.scored_path(optimize=optimize), threads=threads, optimize=optimize)
+        path = self.scored_path(optimize=optimize)
+        return OnnxRuntimeRunner(path, threads=threads, optimize=optimize, thrift="unplanned")
 
     def scored_path(self, *, optimize: bool) -> Path:
         """The file that is scored: in exact arithmetic the simulation, where there is one."""
@@ -76,17 +90,24 @@ class VariantFile:
 
 @dataclass(frozen=True)
 class Bench:
-    """What passes that search may judge by, and how long; `digest` identifies all of it but the tolerance."""
+    """What passes that search may judge by, and how long; `digest` identifies all of it but the tolerance.
+
+    `training` is what passes that train learn from.
+    """
 
     measure: Callable[[ir.Model], Measurement]
     tolerance: float
     digest: str
     time_left_s: Callable[[], float] | None = None
+    training: Samples | None = None
 
 
 @dataclass(frozen=True)
 class Making:
-    """One variant in the making; `settings` are its passes and target as text."""
+    """One variant in the making; `settings` are its passes and target as text.
+
+    `checkpoints` is where its trainings leave where they stand, and is gone when it is made.
+    """
 
     source: ModelFile
     variant: Variant
@@ -94,6 +115,7 @@ class Making:
     samples: Samples
     bench: Bench
     settings: str
+    checkpoints: Path
 
 
 @dataclass(frozen=True)
@@ -136,10 +158,17 @@ class Steps:
             [f"{target.dialect} {target.compute_capability}", *(p.model_dump_json() for p in variant.passes)]
         )
         judged = f"; {bench.digest} {bench.tolerance} {self._measured}" if variant.searches else ""
-        parents = (source.digest, samples.sha256)
-        lineage = lineage_of("variant", settings + judged, parents=parents, libraries=_GRAPH + _NUMERIC)
-        made = Making(source, variant, target, samples, bench, settings)
+        learned = (bench.training.sha256,) if variant.trains and bench.training is not None else ()
+        lineage = lineage_of(
+            "variant",
+            settings + judged,
+            parents=(source.digest, samples.sha256, *learned),
+            libraries=_GRAPH + _NUMERIC + (_TRAINING if variant.trains else ()),
+        )
+        checkpoints = self.store.root / f"checkpoints-{lineage.digest[:16]}"
+        made = Making(source, variant, target, samples, bench, settings, checkpoints)
         folder = self.store.once(lineage, lambda stage: self._apply(made, stage))
+        shutil.rmtree(checkpoints, ignore_errors=True)
         record = VariantRecord.model_validate_json((folder / "record.json").read_bytes())
         return VariantFile(record, None if record.refusal else _model_file(folder, lineage))
 
@@ -150,38 +179,51 @@ class Steps:
 
     def _apply(self, made: Making, stage: Path) -> None:
         model = open_model(made.source.path)
-        record, simulation = VariantRecord(), None
+        record, simulation, counterpart = VariantRecord(), None, None
         for index, step in enumerate(made.variant.passes):
-            piece = self._workpiece(made, model, is_first=index == 0)
+            piece = self._workpiece(made, model, index)
             refusal = step.check(piece)
             if refusal is not None:
                 record = VariantRecord(refusal=refusal)
                 break
             result = step(piece, made.samples)
             model, simulation = result.model, result.simulation
+            notes = result.notes
+            if record.pruned and result.counterpart is not None:
+                notes += (_AFTER_PRUNING,)
+            counterpart = result.counterpart or counterpart
             record = VariantRecord(
                 layers=record.layers or result.layers,
-                notes=record.notes + result.notes,
+                notes=record.notes + notes + result.warnings,
+                warnings=record.warnings + result.warnings,
                 evaluations=record.evaluations + result.evaluations,
+                pruned=record.pruned + result.pruned,
             )
         if record.refusal is None:
+            record = _finished(record, model)
             save_model(model, stage / MODEL_FILE)
             if simulation is not None:
                 save_model(simulation, stage / SIMULATION_FILE)
+            if counterpart is not None:
+                save_model(counterpart, stage / COUNTERPART_FILE)
         (stage / "record.json").write_text(record.model_dump_json())
 
-    def _workpiece(self, made: Making, model: ir.Model, *, is_first: bool) -> Workpiece:
-        """What a pass gets; only the first pass works on the model that others calibrate and search too."""
+    def _workpiece(self, made: Making, model: ir.Model, index: int) -> Workpiece:
+        """What the pass of that number gets; only the first works on the model that others calibrate too."""
+        mark = f"{index} " if index else ""
         return Workpiece(
             model=model,
             target=made.target,
             threads=self.threads,
             progress=self.reporter(f"making {made.variant.name}"),
-            calibrate=self._calibrator(made, model) if is_first else None,
-            measure=made.bench.measure if is_first else None,
-            remember=(lambda key, compute: self._figures(made, key, compute)) if is_first else None,
+            calibrate=None if index else self._calibrator(made, model),
+            measure=made.bench.measure,
+            remember=lambda key, compute: self._figures(made, f"{mark}{key}", compute),
             tolerance=made.bench.tolerance,
             time_left_s=made.bench.time_left_s,
+            training=made.bench.training,
+            baseline=open_model(made.source.path) if made.variant.trains else None,
+            checkpoints=made.checkpoints / str(index),
         )
 
     def _calibrator(self, made: Making, model: ir.Model) -> Callable[[ir.Model, Samples], Calibration]:
@@ -267,6 +309,15 @@ class Steps:
         return report
 
 
+def _finished(record: VariantRecord, model: ir.Model) -> VariantRecord:
+    """The record with what is left of the zeros of pruning in the finished model."""
+    if not record.pruned:
+        return record
+    pruned, notes = finished(record.pruned, model)
+    update = {"pruned": pruned, "notes": record.notes + notes, "compressed_bytes": compressed_bytes(model)}
+    return record.model_copy(update=update)
+
+
 class LazyReference:
     """The baseline's answers, computed only where some score is not on disk yet."""
 
@@ -278,7 +329,7 @@ class LazyReference:
     def get(self) -> Reference:
         """The answers, once computed."""
         if self._found is None:
-            runner = OnnxRuntimeRunner(self.file.path, threads=self._steps.threads)
+            runner = OnnxRuntimeRunner(self.file.path, threads=self._steps.threads, thrift="unplanned")
             progress = self._steps.reporter("running the baseline")
             self._found = reference_of(runner, self._samples, progress=progress)
         return self._found
@@ -301,5 +352,8 @@ def _json(report: PreflightReport) -> bytes:
 
 
 def _model_file(folder: Path, lineage: Lineage) -> ModelFile:
-    path, simulation = folder / MODEL_FILE, folder / SIMULATION_FILE
-    return ModelFile(path, model_digest(path), lineage, simulation if simulation.is_file() else None)
+    path = folder / MODEL_FILE
+    others = (folder / name for name in (SIMULATION_FILE, COUNTERPART_FILE))
+    return ModelFile(
+        path, model_digest(path), lineage, *(found if found.is_file() else None for found in others)
+    )

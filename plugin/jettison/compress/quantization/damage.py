@@ -61,9 +61,9 @@ def layer_damages(
 
 
 def outputs_of(model: ir.Model, batches: Iterable[Arrays], *, exact: bool) -> list[Arrays]:
-    """The model's outputs for each batch."""
+    """The model's outputs for each batch: copies, since a session's own hold all memory that it took."""
     runner = runner_of(model, optimize=not exact)
-    return [runner.run(batch) for batch in batches]
+    return [{name: array.copy() for name, array in runner.run(batch).items()} for batch in batches]
 
 
 def noise_to_signal(reference: Sequence[Arrays], found: Sequence[Arrays]) -> float:

@@ -12,7 +12,8 @@ each is made as small as whole numbers allow:
 
 This is GPTQ without the inverse of H. H is the covariance and not E[x x^T], since the bias correction takes
 the mean error out; without one such weights may be worse than plainly rounded ones. Columns are taken in the
-kernel's order.
+kernel's order. A weight of exactly 0 stays 0 and takes no part in making up for others: it was pruned, and in
+a pattern such as 2:4 it has to stay so.
 Source: Frantar et al. 2022 (arXiv 2210.17323); in this form: Chen et al. 2025 (arXiv 2507.18553).
 """
 
@@ -37,7 +38,7 @@ _MOST_WEIGHTS = 1 << 20
 def rounded_with_feedback(rows: Floats, scales: Floats, covariances: Doubles, *, pair_safe: bool) -> Floats:
     """Whole numbers q, -127 to 127, such that q * scales gives nearly the outputs of the rows.
 
-    Columns whose patches never change are rounded plainly.
+    Columns whose patches never change are rounded plainly, and weights of 0 give 0.
 
     Args:
         rows: float32, (groups, channels, inner), inner in the kernel's order.
@@ -45,7 +46,7 @@ def rounded_with_feedback(rows: Floats, scales: Floats, covariances: Doubles, *,
         covariances: float64, (groups, inner, inner), of the patches that each group meets, in any unit.
         pair_safe: Keep each pair (2i, 2i+1) of a row as `weights.py` says; the second one gives way.
     """
-    lower = _factors(covariances)
+    lower = factors(covariances)
     groups, channels, inner = rows.shape
     step = max(_MOST_WEIGHTS // (groups * inner), 1)
     found = np.empty_like(rows)
@@ -65,20 +66,26 @@ def _round_columns(scaled: Floats, lower: Doubles, *, pair_safe: bool) -> Double
             near = np.matmul(lower[:, column, None, start:column], errors[:, start:column])[:, 0]
             feedback = (passed_on[:, column] + near) / lower[:, column, column, None]
             low, high = _bounds(values, column, pair_safe=pair_safe)
-            values[:, column] = np.clip(np.rint(wanted[:, column] + feedback), low, high)
+            rounded = np.clip(np.rint(wanted[:, column] + feedback), low, high)
+            values[:, column] = np.where(wanted[:, column] == 0, 0, rounded)
             errors[:, column] = wanted[:, column] - values[:, column]
         passed_on[:, stop:] += np.matmul(lower[:, stop:, start:stop], errors[:, start:stop])
     return np.asarray(values.transpose(0, 2, 1))
 
 
-def _factors(covariances: Doubles) -> Doubles:
+def factors(covariances: Doubles) -> Doubles:
     """U^T of each damped covariance, so that what goes into one column lies in a row."""
-    damped = covariances.copy()
-    diagonals = np.einsum("gii->gi", damped)
+    backwards = np.linalg.cholesky(damped(covariances)[:, ::-1, ::-1])[:, ::-1, ::-1]
+    return np.ascontiguousarray(backwards.transpose(0, 2, 1))
+
+
+def damped(covariances: Doubles) -> Doubles:
+    """Covariances with a little on their diagonals, so that none is singular."""
+    found: Doubles = covariances.copy()
+    diagonals = np.einsum("gii->gi", found)
     mean = diagonals.mean(axis=1, keepdims=True)
     diagonals += np.where(mean > 0, _DAMPING * mean, 1.0)
-    backwards = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
-    return np.ascontiguousarray(backwards.transpose(0, 2, 1))
+    return found
 
 
 def _bounds(values: Doubles, column: int, *, pair_safe: bool) -> tuple[Doubles | float, Doubles | float]:

@@ -1,4 +1,4 @@
-"""`keep_float`: the layers that a recipe's patterns leave in float."""
+"""`keep_float` and `keep_dense`: the layers that a recipe's patterns leave as they are."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def kept_layers(graph: ir.Graph, patterns: Sequence[str]) -> frozenset[str]:
     return frozenset(name for pattern in patterns for name in fnmatch.filter(names, pattern))
 
 
-def unmatched(graph: ir.Graph, patterns: Sequence[str]) -> Refusal | None:
-    """A refusal of the first pattern that matches no weighted layer, with the layers that there are."""
+def unmatched(graph: ir.Graph, patterns: Sequence[str], *, key: str = "keep_float") -> Refusal | None:
+    """A refusal of the first pattern under that key that matches no weighted layer, with those there are."""
     names = _names(graph)
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             return Refusal(
-                reasons=(f"keep_float: {pattern!r} matches no weighted layer",),
+                reasons=(f"{key}: {pattern!r} matches no weighted layer",),
                 instead=f"Layers are {', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}",
             )
     return None

@@ -23,7 +23,7 @@ _CARRIERS = frozenset(
 )
 """Operators between a stored weight and the layer that reads it."""
 
-_INTEGERS = frozenset(row.name for row in dtypes.TABLE if "int" in row.name)
+_QUANTIZED = frozenset(row.name for row in dtypes.TABLE if "int" in row.name or "float8" in row.name)
 
 
 class WeightReport(BaseModel):
@@ -43,9 +43,9 @@ class WeightReport(BaseModel):
     baseline_size_bytes: int
 
     @property
-    def is_integer(self) -> bool:
-        """Whether it is stored in integers."""
-        return self.element_type in _INTEGERS
+    def is_quantized(self) -> bool:
+        """Whether it is stored in integers or in FP8."""
+        return self.element_type in _QUANTIZED
 
 
 class InputReport(BaseModel):

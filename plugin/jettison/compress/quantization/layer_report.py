@@ -82,12 +82,15 @@ class Known:
         simulation: The model whose arithmetic stands for the variant's, where the CPU provider cannot run it
             as a GPU does; noise is measured on that.
         inputs: One batch to time both models with; None where this machine is not the target.
+        counterpart: The float model whose layers the variant's stand for, where it is not the baseline:
+            equalized or with channels in another order, it computes the same by other layers.
     """
 
     decisions: Sequence[LayerDecision] = ()
     calibration: Calibration | None = None
     simulation: ir.Model | None = None
     inputs: Arrays | None = None
+    counterpart: ir.Model | None = None
 
 
 def report_layers(
@@ -114,7 +117,10 @@ def report_layers(
     """
     known = known or Known()
     layers = list(find_layers(baseline.graph))
-    noise = layer_sqnr_db(baseline, known.simulation or variant, samples, threads=threads, progress=progress)
+    float_model = known.counterpart or baseline
+    noise = layer_sqnr_db(
+        float_model, known.simulation or variant, samples, threads=threads, progress=progress
+    )
     times = _times(baseline, variant, known.inputs, threads=threads)
     reasons = {decision.node: decision.reason for decision in known.decisions}
     nodes = {node.name or "": node for node in variant.graph}
@@ -125,9 +131,9 @@ def report_layers(
         report = LayerReport(
             node=layer.name,
             kind=layer.kind,
-            quantized=weight.is_integer,
+            quantized=weight.is_quantized,
             reason=reasons.get(layer.name),
-            sqnr_db=noise[layer.name],
+            sqnr_db=noise.get(layer.name),
             weight=weight,
             input=input_report(layer, node, known.calibration),
             time=times.get(layer.name),

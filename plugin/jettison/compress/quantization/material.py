@@ -20,6 +20,7 @@ from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, Repa
 from jettison.compress.quantization.roofline import Peaks, peaks_of
 from jettison.compress.quantization.static import RangeChoice, quantize_static
 from jettison.core.batching import one_batch
+from jettison.core.memory import release
 from jettison.core.progress import silent
 from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays
@@ -85,9 +86,11 @@ def gather(
         choices=[RangeChoice(method) for method in (MEASURED_RANGES if ranges == "measure" else (ranges,))],
         effort=effort,
     )
+    release()
     material = Material(piece, chosen.repairs, order, names, notes=chosen.notes)
     key = f"damages {chosen.candidate} {','.join(sorted(keep_in_float))}"
     material.damages = piece.recalled(key, lambda: _damages(material, samples))
+    release()
     _price(material, samples, objective)
     return material
 

@@ -48,7 +48,7 @@ class QuantizePartial(BaseModel):
         if refusal is None and piece.measure is None:
             return Refusal(
                 reasons=("a search needs something to judge its choices by",),
-                instead="Use it first in a variant's passes, through run or compress",
+                instead="Use it in a variant's passes, through run or compress",
             )
         return refusal
 
@@ -70,6 +70,8 @@ class QuantizePartial(BaseModel):
             material.quantize(chosen.layers),
             layers=placement.layers,
             notes=(*material.notes, *trial.notes(chosen, found=best is not None)),
+            warnings=trial.warnings(found=best is not None),
+            counterpart=material.repairs.counterpart,
             evaluations=len(trial.measured),
         )
 
@@ -85,6 +87,7 @@ class _Trial:
     objective: Objective
     measured: dict[frozenset[str], Measurement] = field(default_factory=dict)
     was_cut_short: bool = False
+    are_too_few: bool = False
 
     def fastest(self, front: list[Point]) -> Point | None:
         """The fastest point of the front that holds, by halving: more damage is taken to score less."""
@@ -107,8 +110,16 @@ class _Trial:
         return best
 
     def holds(self, point: Point) -> bool:
-        """Whether the score of that choice, at worst, stays within the tolerance."""
-        return self.measure(point.layers).score_delta_low >= -self.tolerance
+        """Whether the score of that choice, at worst, stays within the tolerance.
+
+        Where the samples are too few to prove that of any choice, the score itself decides: the verdict is
+        not theirs, and a choice by an impossible rule would keep nearly all layers in float.
+        """
+        found = self.measure(point.layers)
+        if found.best_low < -self.tolerance:
+            self.are_too_few = True
+            return found.score_delta >= -self.tolerance
+        return found.score_delta_low >= -self.tolerance
 
     def measure(self, layers: frozenset[str]) -> Measurement:
         """The joint evaluation of a choice, once."""
@@ -120,23 +131,37 @@ class _Trial:
                 score_delta_low=figures["score_delta_low"],
                 sqnr_db=figures.get("sqnr_db"),
                 speedup=figures.get("speedup"),
+                best_low=figures["best_low"],
             )
         return self.measured[layers]
 
     def notes(self, chosen: Point, *, found: bool) -> tuple[str, ...]:
-        """How the choice was made, in words."""
+        """How the choice was made, in words; what `warnings` tells is not repeated."""
         total, base = len(self.material.order), self.material.cost(frozenset())
+        count = len(self.measured)
+        effort = f"{count} joint evaluation{'' if count == 1 else 's'}"
+        if not found:
+            return self._price_note(base, chosen.cost), effort
+        measure = "falls" if self.are_too_few else "falls at worst"
         verdict = (
             f"{len(chosen.layers)} of {total} layers in integers: the cheapest choice found whose score "
-            f"falls by at most {self.tolerance:g} on the search samples"
-            if found
-            else f"no choice of layers held the tolerance of {self.tolerance:g} on the search samples; "
-            f"this is the one with the least damage"
+            f"{measure} by {self.tolerance:g} on the search samples"
         )
-        effort = f"{len(self.measured)} joint evaluations"
-        if self.was_cut_short:
-            effort += ": the time for the search ran out, and a longer one may find more"
         return verdict, self._price_note(base, chosen.cost), effort
+
+    def warnings(self, *, found: bool) -> tuple[str, ...]:
+        """What whoever uses the result must know: the rule was weakened, the search cut, or nothing held."""
+        few = (
+            f"the search samples are too few to prove a tolerance of {self.tolerance:g} of any choice, so "
+            f"choices were judged by their score alone: give more by --search or samples.search"
+        )
+        cut = "the time for the search ran out, and a longer one may find more"
+        none = (
+            f"no choice of layers held the tolerance of {self.tolerance:g} on the search samples; this is "
+            f"the one with the least damage"
+        )
+        told = ((few, self.are_too_few), (cut, self.was_cut_short), (none, not found))
+        return tuple(text for text, applies in told if applies)
 
     def _price_note(self, base: float, cost: float) -> str:
         source = self.material.cost_source
@@ -156,7 +181,11 @@ class _Trial:
         if self.piece.measure is None:
             raise ValueError("a search without anything to measure by")
         found = self.piece.measure(self.material.quantize(layers))
-        figures = {"score_delta": found.score_delta, "score_delta_low": found.score_delta_low}
+        figures = {
+            "score_delta": found.score_delta,
+            "score_delta_low": found.score_delta_low,
+            "best_low": found.best_low,
+        }
         if found.sqnr_db is not None:
             figures["sqnr_db"] = found.sqnr_db
         if found.speedup is not None:

@@ -83,7 +83,12 @@ class QuantizeFull(BaseModel):
         )
         placement = place(chosen.repairs.model.graph, dialect, kept, attention=attention)
         layers = (*placement.layers, *placement.products)
-        return PassResult(chosen.repairs.quantize(placement), layers=layers, notes=chosen.notes)
+        return PassResult(
+            chosen.repairs.quantize(placement),
+            layers=layers,
+            notes=chosen.notes,
+            counterpart=chosen.repairs.counterpart,
+        )
 
     def _without_products(self, placement: Placement) -> Refusal | None:
         """Refuses `attention: int8` where not one product of activations can be quantized."""

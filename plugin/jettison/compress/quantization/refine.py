@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +25,7 @@ from jettison.core.progress import Progress, silent
 from jettison.core.samples import Samples, draw
 from jettison.graph.edit import float_constant
 from jettison.graph.patches import patches_of, tap_of
+from jettison.graph.qdq import Scale
 
 REFINE_SAMPLES = 64
 """Samples that covariances are taken over: 32 gave 24.5 dB on EfficientNet-Lite0, 64 24.9, 104 24.8."""
@@ -59,14 +61,15 @@ def refined_weights(
         ModelError: ONNX Runtime cannot run the model on the samples.
     """
     drawn, found = draw(samples, most), {}
-    passes = list(_passes(_jobs(model.graph, integers)))
+    passes = list(together(_jobs(model.graph, integers)))
     for index, jobs in enumerate(passes):
         sources = list(dict.fromkeys(source for job in jobs for source in job.sources))
-        step = _part_of(progress or silent(""), index, len(passes))
+        step = part_of(progress or silent(""), index, len(passes))
         known = covariances(model, drawn, sources, threads=threads, progress=step)
         for job in jobs:
             refined = job.refined(known)
             found.update({layer.name: refined for layer in job.layers})
+        known.clear()
     return found
 
 
@@ -109,7 +112,7 @@ class _Job:
 def _jobs(graph: ir.Graph, integers: Mapping[str, LayerIntegers]) -> Iterator[_Job]:
     sharing: dict[int, list[tuple[Layer, Source]]] = {}
     for layer in find_layers(graph):
-        source = _source(layer, integers[layer.name]) if layer.name in integers else None
+        source = source_of(layer, integers[layer.name].activation) if layer.name in integers else None
         if source is not None:
             sharing.setdefault(id(integers[layer.name].weight), []).append((layer, source))
     for members in sharing.values():
@@ -117,25 +120,41 @@ def _jobs(graph: ir.Graph, integers: Mapping[str, LayerIntegers]) -> Iterator[_J
         yield _Job(integers[layers[0].name].weight, layers, sources)
 
 
-def _source(layer: Layer, integers: LayerIntegers) -> Source | None:
-    patches = patches_of(layer.node, tap_of(layer.activation.name or "", integers.activation))
+def source_of(layer: Layer, activation: Scale) -> Source | None:
+    """What the layer's weights are multiplied with, its activation rounded so; None for a ConvTranspose."""
+    patches = patches_of(layer.node, tap_of(layer.activation.name or "", activation))
     if patches is None:
         return None
     return Source(patches, layer.inner_size, _inner(layer.inner_size, patches.groups))
 
 
 def _inner(inputs: int, groups: int) -> int:
-    """The size of the parts into which the inputs of each group are cut: even, so that pairs stay whole."""
+    """The size of the parts into which the inputs of each group are cut.
+
+    A multiple of four, so that pairs, and the groups of 2:4 sparsity, stay whole.
+    """
     most = max(_MOST_BYTES // (8 * groups * inputs), 2)
     if inputs <= most:
         return inputs
     size = math.ceil(inputs / math.ceil(inputs / most))
-    return size + size % 2
+    return size + -size % 4
 
 
-def _passes(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
+class Job(Protocol):
+    """A weight to make anew from what it is multiplied with."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What each of its layers reads."""
+        ...
+
+
+_AnyJob = TypeVar("_AnyJob", bound=Job)
+
+
+def together(jobs: Iterable[_AnyJob]) -> Iterator[list[_AnyJob]]:
     """The jobs in groups whose sums fit into memory together; one that does not fit at all is alone."""
-    held: list[_Job] = []
+    held: list[_AnyJob] = []
     for job in jobs:
         sources = {source for one in (*held, job) for source in one.sources}
         if held and sum(source.size_bytes for source in sources) > _MOST_BYTES:
@@ -146,6 +165,6 @@ def _passes(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         yield held
 
 
-def _part_of(progress: Progress, index: int, count: int) -> Progress:
+def part_of(progress: Progress, index: int, count: int) -> Progress:
     """The progress of one pass of so many."""
     return lambda done, total: progress(index * total + done, count * total)

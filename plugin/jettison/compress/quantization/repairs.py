@@ -32,6 +32,7 @@ from jettison.compress.quantization.refine import refined_weights
 from jettison.compress.quantization.static import LayerIntegers, RangeChoice, layer_integers, quantize_static
 from jettison.compress.quantization.weights import QuantizedWeight
 from jettison.core.batching import fitting_batches
+from jettison.core.memory import release, trim
 from jettison.core.samples import Samples, first, split
 from jettison.graph.junction import find_junctions
 from jettison.graph.model import input_specs
@@ -43,6 +44,9 @@ Effort = Literal["none", "measure", "all"]
 """Which repairs are tried: none; a bias correction; equalization and error feedback too."""
 
 Work = Literal["plain", "corrected", "refined"]
+
+_LEAST_CANDIDATES = 2
+"""Plain rounding and a bias correction, which a search without any time left still compares."""
 
 Place = Callable[[ir.Graph], Placement]
 """Where pairs stand in a graph with every layer in integers that may be."""
@@ -91,6 +95,12 @@ class Repairs:
     choice: RangeChoice = field(default_factory=RangeChoice)
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    is_equalized: bool = False
+
+    @property
+    def counterpart(self) -> ir.Model | None:
+        """The float model whose layers the integer ones stand for, where it is not the one given."""
+        return self.model if self.is_equalized else None
 
     def quantize(self, placement: Placement) -> ir.Model:
         """The model with the layers of that placement in integers, repaired."""
@@ -121,8 +131,9 @@ def choose_repairs(
     rungs = list(first_rungs(choices, effort, equalize=effort == "all" and bench.can_equalize))
     contest = _Contest(bench, len(rungs) + (effort == "all"))
     for rung in rungs:
-        contest.enter(rung)
-    if effort == "all":
+        if contest.may_go_on:
+            contest.enter(rung)
+    if effort == "all" and contest.may_go_on:
         contest.enter(replace(contest.best("corrected"), work="refined"))
     return contest.chosen()
 
@@ -162,11 +173,14 @@ class Bench:
         if candidate.work == "refined":
             refined = refined_weights(model, self.fitting, integers=integers, threads=threads)
             integers |= {name: replace(integers[name], weight=weight) for name, weight in refined.items()}
+            trim()
         corrections = {}
         if candidate.work != "plain":
             corrections = bias_corrections(model, self.fitting, integers=integers, threads=threads)
         weights = {name: found.weight for name, found in integers.items()}
-        return Repairs(model, calibration, candidate.choice, corrections, weights)
+        return Repairs(
+            model, calibration, candidate.choice, corrections, weights, is_equalized=candidate.is_equalized
+        )
 
     def _integers(self, candidate: Candidate) -> dict[str, LayerIntegers]:
         """What layers compute with where weights are rounded to the nearest; the last answer is kept."""
@@ -198,7 +212,16 @@ class _Contest:
     def __init__(self, bench: Bench, rungs: int) -> None:
         self._bench, self._rungs = bench, rungs
         self._noises: dict[Candidate, float] = {}
+        self._left_s = bench.piece.time_left_s() / 2 if bench.piece.time_left_s is not None else None
         self._made: Repairs | None = None
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether at least half of the time that was left is there; the first two are tried anyway."""
+        left = self._bench.piece.time_left_s
+        if left is None or self._left_s is None or len(self._noises) < _LEAST_CANDIDATES:
+            return True
+        return left() > self._left_s
 
     def enter(self, candidate: Candidate) -> None:
         """Let a candidate try to be the best."""
@@ -212,6 +235,8 @@ class _Contest:
         self._noises[candidate] = piece.recalled(f"repair {candidate}", measure)["noise"]
         if self.best() == candidate:
             self._made = made[0] if made else None
+        made.clear()
+        release()
         if piece.progress is not None:
             piece.progress(len(self._noises), self._rungs)
 

@@ -58,8 +58,10 @@ def compile_model(request: CompileRequest) -> CompileAnswer:
         problem = InputProblem(about="shapes", what=error.what, detail=error.detail, fix=error.fix)
         return answer.model_copy(update={"problem": problem})
     _add_profile(builder, network, config, ranges)
+    sparse = request.sparse and _allow_sparse(trt, config)
     engine = builder.build_serialized_network(network, config)
-    return answer.model_copy(update={"built": engine is not None, "shapes": ranges, "log": tuple(log)})
+    built = {"built": engine is not None, "shapes": ranges, "log": tuple(log), "sparse": sparse}
+    return answer.model_copy(update=built)
 
 
 def _recorder(trt: ModuleType, log: list[LogLine]) -> Any:
@@ -115,6 +117,15 @@ def _set_target(trt: ModuleType, config: Any, capability: int) -> RefusedNode | 
         return None
     text = f"{trt.__name__} {trt.__version__} does not compile for sm{capability}"
     return RefusedNode(code="TARGET", description=text)
+
+
+def _allow_sparse(trt: ModuleType, config: Any) -> bool:
+    """Let the builder take sparse kernels; whether this module has them. Setters fail by logging alone."""
+    flag = getattr(trt.BuilderFlag, "SPARSE_WEIGHTS", None)
+    if flag is None:
+        return False
+    config.set_flag(flag)
+    return bool(config.get_flag(flag))
 
 
 def _inputs(network: Any) -> list[OpenInput]:

@@ -38,7 +38,10 @@ class InputProblem(BaseModel):
 
 
 class CompileRequest(BaseModel):
-    """One model to compile for one GPU. Paths are absolute."""
+    """One model to compile for one GPU. Paths are absolute.
+
+    `sparse` says that some layer's weights are 2:4, so that sparse kernels may be used.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,10 +50,14 @@ class CompileRequest(BaseModel):
     compute_capability: int
     shapes: tuple[ShapeRange, ...]
     answer: Path
+    sparse: bool = False
 
 
 class CompileAnswer(BaseModel):
-    """What the compiler said. `missing` tells why the module could not be loaded; all else is then empty."""
+    """What the compiler said. `missing` tells why the module could not be loaded; all else is then empty.
+
+    `sparse` says whether sparse kernels were allowed.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,3 +68,4 @@ class CompileAnswer(BaseModel):
     built: bool = False
     shapes: tuple[ShapeRange, ...] = ()
     log: tuple[LogLine, ...] = ()
+    sparse: bool = False

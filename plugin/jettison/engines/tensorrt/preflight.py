@@ -27,6 +27,8 @@ from jettison.engines.tensorrt.module import COMPILERS, ModuleName, find_module,
 from jettison.engines.tensorrt.report import Outcome, PreflightReport, RefusedNode
 from jettison.engines.tensorrt.shapes import ShapeRange
 from jettison.engines.tensorrt.shares import UNKNOWN, int8_mac_share, low_precision_mac_share, mac_shares
+from jettison.graph.model import open_model
+from jettison.graph.two_to_four import sparse_layers
 
 _PROGRAM = "jettison.engines.tensorrt.compiler"
 
@@ -35,6 +37,11 @@ _EVIDENCE = (
     "the two compilers differ"
 )
 _MEMORY = "memory figures are the compiler's own estimate for the largest shapes, not measured"
+_SPARSE = (
+    "layers that are 2:4 throughout: {count}; compiled with SPARSE_WEIGHTS. Ahead of time the compiler does "
+    "not tell where it takes sparse kernels, and whether they are faster shows on the GPU only"
+)
+_NOT_SPARSE = "layers that are 2:4 throughout: {count}; {module} has no flag SPARSE_WEIGHTS to make use of it"
 _NO_LAYERS = "the compiler's list of layers could not be read, so the shares are unknown"
 
 
@@ -70,29 +77,42 @@ def preflight(
         note = f"TensorRT's compiler is not installed. {how_to_install(COMPILERS[0])}"
         return _report(target, place, module=None, outcome="unavailable", notes=(note,))
     started = time.monotonic()
-    report = _compile(path.absolute(), target, place, module=module, shapes=tuple(shapes), limit_s=timeout_s)
+    count = _sparse_layers(path)
+    request = CompileRequest(
+        model=path.absolute(),
+        module=module,
+        compute_capability=place.compute_capability,
+        shapes=tuple(shapes),
+        answer=Path(),
+        sparse=count > 0,
+    )
+    report = _with_sparsity(_compile(request, target, place, limit_s=timeout_s), count)
     seconds = round(time.monotonic() - started, 3)
     return _with_shares(report.model_copy(update={"seconds": seconds}), macs)
 
 
-def _compile(
-    path: Path,
-    target: Target,
-    place: CompiledFor,
-    *,
-    module: ModuleName,
-    shapes: tuple[ShapeRange, ...],
-    limit_s: float,
-) -> PreflightReport:
+def _sparse_layers(path: Path) -> int:
+    """How many layers are 2:4; 0 for a file that cannot be read here, which the compiler tells better."""
+    try:
+        return len(sparse_layers(open_model(path)))
+    except ModelError:
+        return 0
+
+
+def _with_sparsity(report: PreflightReport, count: int) -> PreflightReport:
+    """The report with the layers that are 2:4, and whether sparse kernels were allowed for them."""
+    if not count or report.outcome != "compiles":
+        return report.model_copy(update={"sparse_layers": count})
+    note = (_SPARSE if report.sparse_weights else _NOT_SPARSE).format(count=count, module=report.module)
+    return report.model_copy(update={"sparse_layers": count, "notes": (*report.notes, note)})
+
+
+def _compile(asked: CompileRequest, target: Target, place: CompiledFor, *, limit_s: float) -> PreflightReport:
+    """What the compiler says; the answer's path of the request is filled in here."""
+    module = asked.module
     with tempfile.TemporaryDirectory(prefix="jettison-preflight-") as folder:
         answer_path = Path(folder) / "answer.json"
-        request = CompileRequest(
-            model=path,
-            module=module,
-            compute_capability=place.compute_capability,
-            shapes=shapes,
-            answer=answer_path,
-        )
+        request = asked.model_copy(update={"answer": answer_path})
         try:
             done = _run_child(request, folder=Path(folder), limit_s=limit_s)
         except subprocess.TimeoutExpired:
@@ -153,6 +173,7 @@ def _answered(
             "shapes": answer.shapes,
             "layers": layers,
             "memory": memory_estimate(answer.log),
+            "sparse_weights": answer.sparse if answer.built else None,
             "notes": tuple(notes),
         }
     )

@@ -58,7 +58,8 @@ class PreflightReport(BaseModel):
     `compiled_for` is the GPU that was really compiled for; `nearest` says that it only stands in for the
     target. Shares are of the multiply-accumulates (MACs) of Conv, Gemm and MatMul, from 0 to 1: None
     where no MACs were given or no layer could be matched. `mac_shares` is by element type of the
-    arithmetic, and `unknown` for nodes that the layer list does not name.
+    arithmetic, and `unknown` for nodes that the layer list does not name. `sparse_layers` counts the layers
+    whose weights are 2:4 throughout, and `sparse_weights` says whether sparse kernels were allowed for them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,6 +80,8 @@ class PreflightReport(BaseModel):
     memory: MemoryEstimate | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    sparse_layers: int = 0
+    sparse_weights: bool | None = None
 
     @computed_field  # type: ignore[prop-decorator]  # mypy issue 14461
     @property

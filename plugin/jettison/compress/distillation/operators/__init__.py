@@ -1,0 +1,1 @@
+"""What each ONNX operator computes in torch, with a gradient, by families."""

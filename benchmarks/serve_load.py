@@ -94,7 +94,7 @@ def served_rate(client: Client, seconds: float = 2.0) -> float:
         Exception: What the first client met that could not start or died on the way; there is no figure then.
     """
     counts = [0] * CLIENTS
-    started, stop = threading.Barrier(CLIENTS + 1), threading.Event()
+    started, stop, failed = threading.Barrier(CLIENTS + 1), threading.Event(), threading.Event()
 
     def load(i: int) -> None:
         try:
@@ -105,6 +105,7 @@ def served_rate(client: Client, seconds: float = 2.0) -> float:
                     asker.ask()
                     counts[i] += 1
         except BaseException:
+            failed.set()
             started.abort()  # else the others would wait for this one for ever
             raise
 
@@ -114,7 +115,7 @@ def served_rate(client: Client, seconds: float = 2.0) -> float:
         with contextlib.suppress(threading.BrokenBarrierError):
             started.wait()
             begin = time.perf_counter()
-            time.sleep(seconds)
+            failed.wait(seconds)
         total, elapsed = sum(counts), time.perf_counter() - begin
         stop.set()
     _raise_first(clients)

@@ -159,11 +159,11 @@ def test_answers_that_do_not_fit_are_refused():
     samples = some_samples(20)
     top1, reference = resolve_metric("top1"), reference_of(echo(), samples)
     with pytest.raises(
-        ModelError, match=r"output 'scores': expected one row for each of 8 samples, found shape"
+        ModelError, match=r"output 'scores': expected one row for each of 4 samples, found shape"
     ):
         score(FakeRunner(lambda x: {"scores": x[:3]}), samples, metric=top1)
     with pytest.raises(
-        ModelError, match=r"'scores': expected the baseline's shape \(8, 10\), found shape \(8, 9\)"
+        ModelError, match=r"'scores': expected the baseline's shape \(4, 10\), found shape \(4, 9\)"
     ):
         score(FakeRunner(lambda x: {"scores": x[:, 1:]}), samples, metric=top1, reference=reference)
     other = FakeRunner(lambda x: {"other": x}, outputs=(spec("other", ("b", 10)),))

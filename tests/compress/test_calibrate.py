@@ -80,6 +80,11 @@ def test_neither_the_order_nor_the_split_of_samples_changes_a_bit(order: list[in
     assert (found.sources, found.samples) == (WHOLE.sources, COUNT)
 
 
+@pytest.mark.parametrize("cores", [2, 3])
+def test_samples_that_run_at_once_change_no_bit(cores: int) -> None:
+    assert all_bits(calibrate(MODEL, parts(list(range(COUNT)), []), threads=cores)) == all_bits(WHOLE)
+
+
 @pytest.mark.parametrize("method", ["max", "percentile", "mse", "kl"])
 @pytest.mark.parametrize("dialect", ["cpu", "tensorrt"])
 def test_three_orders_and_splits_give_the_same_scales(dialect: Dialect, method: RangeMethod) -> None:

@@ -15,8 +15,9 @@ from rich.text import Text
 
 from jettison._version import __version__
 from jettison.cli.console import print_json, table_console
-from jettison.cli.surroundings import cache_folder, cores, processor
+from jettison.cli.surroundings import cache_folder, processor
 from jettison.core.artifacts import version_of
+from jettison.core.concurrency import available_cores
 from jettison.core.extras import install_command
 from jettison.triton.runtime import is_ready
 
@@ -71,7 +72,7 @@ def diagnose() -> Diagnosis:
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         processor=processor(),
-        cores=cores(),
+        cores=available_cores(),
         instruction_sets=_instruction_sets(),
         abilities=(
             _module(

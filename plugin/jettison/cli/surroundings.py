@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from jettison.core.concurrency import available_cores
 from jettison.core.environments import cache_folder as cache_folder_of
 from jettison.core.errors import InputError
 from jettison.core.progress import Reporter
@@ -42,7 +43,7 @@ def now() -> str:
 
 def machine() -> str:
     """The processor's name and how many cores this process may use."""
-    return f"{processor()}, {cores()} cores"
+    return f"{processor()}, {available_cores()} cores"
 
 
 def processor() -> str:
@@ -52,11 +53,6 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_folder() -> Path:

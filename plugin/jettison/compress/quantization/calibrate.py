@@ -20,6 +20,7 @@ from jettison.compress.quantization.placement import Placement, name_of
 from jettison.compress.quantization.placement_cpu import place_for_cpu
 from jettison.compress.quantization.placement_tensorrt import place_for_tensorrt
 from jettison.core.batching import fitting_batches
+from jettison.core.concurrency import available_cores, in_order
 from jettison.core.errors import SamplesError
 from jettison.core.progress import Progress
 from jettison.core.samples import Samples
@@ -30,6 +31,8 @@ from jettison.graph.observe import Observation, observed, stride_of
 
 _BUFFERED = 1 << 16
 """Elements of one value that are gathered before they are counted together."""
+_MOST_AT_ONCE = 4
+"""Samples that run at once, each with its own activations: a bound for large machines."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def calibrate(
     Args:
         model: A clean float model.
         samples: Representative inputs.
-        threads: Threads of ONNX Runtime; 0 for one per core.
+        threads: Cores to use; 0 for all. Several samples run at once, since what is reported of a sample is
+            computed by one thread each.
         progress: Called with samples done and samples in all.
         attention: Also observe the operands of the products of activations in attention.
 
@@ -76,10 +80,13 @@ def calibrate(
     observations, sources = plan_observations(model, attention=attention)
     if not observations:
         return Calibration({}, sources, samples.count)
-    runner = runner_of(observed(model, observations), threads=threads)
+    cores = threads or available_cores()
+    workers = min(cores, _MOST_AT_ONCE)
+    runner = runner_of(observed(model, observations), threads=cores // workers)
     counter = _Counter(observations)
-    for inputs in fitting_batches(samples, input_specs(model), progress=progress):
-        counter.add(runner.run(inputs))
+    batches = fitting_batches(samples, input_specs(model), progress=progress)
+    for outputs in in_order(runner.run, batches, workers=workers):
+        counter.add(outputs)
     return Calibration(counter.histograms(), sources, samples.count)
 
 

@@ -132,20 +132,20 @@ def _safest(rows: Floats, scales: Floats) -> tuple[Floats, Floats]:
 
 
 def pair_excess(quantized: Floats) -> Floats:
-    """By how much each pair of neighbours breaks the limit, signed; 0 where it is safe: (rows, pairs)."""
-    even = quantized[:, 0::2]
-    odd = np.zeros_like(even)
-    odd[:, : quantized.shape[1] // 2] = quantized[:, 1::2]
-    total = even + odd
-    return np.where(even * odd > 0, np.sign(total) * np.maximum(np.abs(total) - PAIR_LIMIT, 0), 0).astype(
-        np.float32
-    )
+    """By how much each pair of neighbours breaks the limit, signed; 0 where it is safe: (rows, pairs).
+
+    Neighbours of different signs are safe by themselves, as their sum is within 127.
+    """
+    total = quantized[:, 0::2].copy()
+    total[:, : quantized.shape[1] // 2] += quantized[:, 1::2]
+    excess: Floats = total - np.clip(total, -PAIR_LIMIT, PAIR_LIMIT)
+    return excess
 
 
 def mend_pairs(quantized: Floats) -> Floats:
     """The nearest integers whose pairs are safe: each excess is split over the two neighbours."""
     excess = pair_excess(quantized)
-    row, pair = np.nonzero(excess)
+    row, pair = np.divmod(np.flatnonzero(excess), excess.shape[1] or 1)
     amount = excess[row, pair]
     half = np.trunc(amount / 2)
     quantized[row, 2 * pair] -= amount - half

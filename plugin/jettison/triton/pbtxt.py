@@ -34,10 +34,16 @@ def parse(text: str, *, source: str = "config.pbtxt") -> ModelConfig:
         RepositoryError: It is no valid ModelConfig, or holds a field that we do not model.
         MissingError: tritonclient is not installed.
     """
-    return _validated(_message(text, source), source)
+    return _validated(read_message(text, source), source)
 
 
-def _message(text: str, source: str) -> ProtobufMessage:
+def read_message(text: str, source: str) -> ProtobufMessage:
+    """The configuration as Triton's own message, whatever it holds.
+
+    Raises:
+        RepositoryError: It is no valid ModelConfig.
+        MissingError: tritonclient is not installed.
+    """
     try:
         from google.protobuf import text_format
         from tritonclient.grpc import model_config_pb2

@@ -6,6 +6,7 @@ import typer
 
 from jettison._version import __version__
 from jettison.cli.ab import ab
+from jettison.cli.check import check
 from jettison.cli.compress import compress
 from jettison.cli.doctor import doctor
 from jettison.cli.evaluate import evaluate
@@ -14,7 +15,7 @@ from jettison.cli.publish import publish
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
-VERBS = (run, compress, evaluate, preflight, publish, serve, doctor)
+VERBS = (run, compress, evaluate, preflight, publish, check, serve, doctor)
 
 app = typer.Typer(
     name="jettison",

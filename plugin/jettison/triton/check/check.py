@@ -31,13 +31,22 @@ def check(root: Path, *, fleet: Fleet | None = None, images: Sequence[str] = ())
         RepositoryError: There is no such folder.
         MissingError: tritonclient is not installed.
     """
+    look = look_at(root, fleet=fleet, images=images)
+    return tuple(finding for rule in CHECKS for finding in rule.findings(look))
+
+
+def look_at(root: Path, *, fleet: Fleet | None = None, images: Sequence[str] = ()) -> Look:
+    """The repository as it stands on disk.
+
+    Raises:
+        RepositoryError: There is no such folder.
+    """
     folder = check_root(root)
     if not folder.is_dir():
         raise RepositoryError(
             f"repository {root}", detail="there is no such folder", fix="Give the folder of a repository"
         )
-    look = Look(folder, fleet or Fleet(), tuple(images))
-    return tuple(finding for rule in CHECKS for finding in rule.findings(look))
+    return Look(folder, fleet or Fleet(), tuple(images))
 
 
 def read_fleet(path: Path) -> Fleet:

@@ -124,9 +124,7 @@ def caches(look: Look) -> Iterator[Objection]:
             continue
         where = f"{model.name}/{CONFIG_NAME}"
         if model.backend == ROUTER:
-            yield Objection(
-                where, "expected no response cache on a router, found one"
-            )
+            yield Objection(where, "expected no response cache on a router, found one")
         elif model.config.model_transaction_policy.decoupled:
             yield Objection(where, "expected no response cache on a decoupled model, found one")
         elif model.config.HasField("sequence_batching"):

@@ -20,7 +20,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         code="R002",
         title="no scratch names that begin with a digit",
-        reason="a version is read from the digits in front: `3.tmp` is version 3, and hangs the model for good",
+        reason="a version is read from the digits in front: `3.tmp` is version 3, and hangs the model",
         fix="Move it out of the model's folder",
         find=repository_rules.scratch_versions,
     ),
@@ -41,7 +41,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         code="R005",
         title="files are as they were published",
-        reason="a file that is replaced in place is loaded or not as its times have it, and caches stay stale",
+        reason="a file that is replaced in place is loaded or not as its times have it; caches stay stale",
         fix="Publish the new file as a version of its own: jettison publish",
         find=repository_rules.changed_files,
     ),
@@ -125,7 +125,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         code="A401",
         title="variants that clients cannot tell apart",
-        reason="a router answers from either model: other inputs, outputs or batches break half of the clients",
+        reason="a router answers from either model: others than these break half of the clients",
         fix="Publish variants of one model: with the same inputs, outputs and max_batch_size",
         find=config_rules.variants,
     ),

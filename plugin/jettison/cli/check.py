@@ -1,0 +1,89 @@
+"""`jettison check`: everything in a repository that would make Triton refuse, hang or lie."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+
+from jettison.cli.console import EVIDENCE_SAYS_NO, err, print_json, table_console
+from jettison.cli.surroundings import cache_folder
+from jettison.core.tensors import Arrays, TensorSpec
+from jettison.graph.shapes import example_inputs
+from jettison.triton.check.check import check as run_checks
+from jettison.triton.check.check import look_at, read_fleet
+from jettison.triton.check.finding import Finding
+from jettison.triton.check.loading import load_findings, loadable
+from jettison.triton.server import ServerOptions, TritonServer, find_server
+
+
+class CheckDocument(BaseModel):
+    """What `check --json` prints: all findings, and how many models a real server loaded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    findings: tuple[Finding, ...]
+    models: int
+    loaded: int
+
+
+def check(
+    repository: Path = typer.Argument(..., help="The model repository; nothing in it is changed."),
+    fleet: Path | None = typer.Option(
+        None, "--fleet", help="YAML with targets: name, compute, memory_mib, image of each kind of machine."
+    ),
+    image: list[str] = typer.Option([], "--image", help="Tag of a Triton image that serves it."),
+    load: bool = typer.Option(True, "--load/--no-load", help="Load it in a scratch server on loopback."),
+    server: Path | None = typer.Option(
+        None, "--server", help="A tritonserver; else the one on PATH, else a runtime made once in the cache."
+    ),
+    deadline_s: float = typer.Option(120.0, "--deadline", min=1.0, help="Seconds until all must be loaded."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Find everything in a repository that would make Triton refuse, hang or lie.
+
+    All checks are in docs/check.md. Exit code 1 says that there are findings.
+
+    Example: `jettison check model_repository --fleet fleet.yaml`
+    """
+    known = read_fleet(fleet) if fleet is not None else None
+    findings = list(run_checks(repository, fleet=known, images=image))
+    look = look_at(repository)
+    loads = loadable(look) if load else []
+    if loads:
+        installation = find_server(
+            server, which=shutil.which, cache=cache_folder(), python=Path(sys.executable), progress=err.print
+        )
+
+        def serve(root: Path, options: ServerOptions) -> TritonServer:
+            return TritonServer(root, installation, environment=os.environ, options=options)
+
+        findings += load_findings(look, serve=serve, inputs=_inputs, deadline_s=deadline_s)
+    document = CheckDocument(findings=tuple(findings), models=len(look.models), loaded=len(loads))
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+    if findings:
+        raise typer.Exit(EVIDENCE_SAYS_NO)
+
+
+def _inputs(specs: Sequence[TensorSpec], seed: int) -> Arrays:
+    return example_inputs(specs, seed=seed)
+
+
+def _print(document: CheckDocument) -> None:
+    console = table_console()
+    if document.findings:
+        table = Table("code", "where", "found", "what to do")
+        for finding in document.findings:
+            table.add_row(finding.code, finding.where, finding.message, finding.fix)
+        console.print(table)
+    loaded = f", {document.loaded} of them loaded by a server" if document.loaded else ""
+    console.print(f"{len(document.findings)} findings in {document.models} models{loaded}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jettison.cli.check import CheckDocument
 from jettison.cli.doctor import Ability, Diagnosis
 from jettison.cli.publish import PublishedDocument
 from jettison.cli.serve import Endpoints
@@ -14,6 +15,7 @@ from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.engines.tensorrt.report import PreflightReport
 from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
+from jettison.triton.check.finding import Finding
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().partition("## For scripts")[2].partition("\n## ")[0]
@@ -37,6 +39,7 @@ def test_document_of_run_and_compress():
     ("verb", "documents"),
     [
         ("publish", [PublishedDocument]),
+        ("check", [CheckDocument, Finding]),
         ("preflight", [PreflightReport]),
         ("serve", [Endpoints]),
         ("doctor", [Diagnosis, Ability]),

@@ -86,4 +86,5 @@ def _print(document: CheckDocument) -> None:
             table.add_row(finding.code, finding.where, finding.message, finding.fix)
         console.print(table)
     loaded = f", {document.loaded} of them loaded by a server" if document.loaded else ""
-    console.print(f"{len(document.findings)} findings in {document.models} models{loaded}")
+    count = len(document.findings)
+    console.print(f"{count} finding{'' if count == 1 else 's'} in {document.models} models{loaded}")

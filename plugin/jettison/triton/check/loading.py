@@ -56,7 +56,7 @@ def load_findings(look: Look, *, serve: Serve, inputs: Inputs, deadline_s: float
     models = loadable(look)
     if not models:
         return ()
-    with _copy(look.root, models) as root:
+    with _copy(models) as root:
         names = tuple(model.name for model in models)
         options = ServerOptions(control_mode="explicit", load_models=names, arguments=ARGUMENTS)
         with serve(root, options) as server:
@@ -69,7 +69,7 @@ def load_findings(look: Look, *, serve: Serve, inputs: Inputs, deadline_s: float
 
 
 @contextlib.contextmanager
-def _copy(root: Path, models: Sequence[ModelLook]) -> Iterator[Path]:
+def _copy(models: Sequence[ModelLook]) -> Iterator[Path]:
     """The models elsewhere: a server that loads programs writes beside them."""
     with tempfile.TemporaryDirectory(prefix="jettison-check-") as folder:
         for model in models:

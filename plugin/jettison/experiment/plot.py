@@ -110,8 +110,8 @@ def _reach(values: Sequence[float], margin: float) -> float:
 
 
 def _ticks(reach: float, *, is_difference: bool) -> list[float]:
-    step = 10 ** math.floor(math.log10(reach))
-    step = next(step * part for part in (1, 0.5, 0.2, 0.1) if reach / (step * part) >= 2)
+    power = 10 ** math.floor(math.log10(reach))
+    step = next(power * part for part in (0.5, 0.2, 0.1) if reach / (power * part) >= 2)
     count = int(reach / step)
     return [step * place for place in range(-count if is_difference else 0, count + 1)]
 

@@ -16,6 +16,7 @@ import tritonclient.http
 from ab_world import repository
 from onnx import numpy_helper
 
+from jettison.cli.ab_replay import ReplayDocument
 from jettison.experiment.folder import ExperimentFolder
 from jettison.experiment.planning import Question, plan
 from jettison.experiment.registry import read_registry
@@ -147,3 +148,63 @@ def test_a_damaged_model_is_rolled_back_within_the_promised_units(
         assert np.array_equal(shop.ask("repair", index), shop.ask("fashion-fp32", index))
     audited = jettison("ab", "audit", told["verdict"], "--json")
     assert (audited.code, audited.document["decision"]) == (0, "rollback")
+
+
+def test_a_replay_counts_times_and_is_judged(
+    jettison: Any, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shop.work)
+    np.savez("capture.npz", image=shop.images[:400], labels=shop.labels[:400])
+    models = ("--baseline", "fashion-fp32", "--candidate", "fashion-bad", "--url", shop.server.http_url)
+    found = jettison("ab", "replay", "capture.npz", *models, "--json")
+    assert found.code == 0, found.err
+    told = found.document
+    assert set(told) == set(ReplayDocument.model_fields)
+    assert told["samples"] == told["units"] == told["agree"] + told["disagree"] == 400
+    assert told["better"] + told["same"] + told["worse"] == 400
+    latency = told["latency"]
+    assert latency["low_ms"] <= latency["difference_ms"] <= latency["high_ms"]
+    assert latency["samples"] == 400
+    decided = jettison(*told["next"].split()[1:])
+    assert decided.out.startswith("rollback, after 400 units")
+
+
+def test_a_replay_writes_counters_of_an_experiment(
+    jettison: Any, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shop.work)
+    np.savez("plain.npz", image=shop.images[:60])
+    Path("ab.yaml").write_text(
+        f"name: march\nbaseline: {'a' * 64}\ncandidate: {'b' * 64}\ndata_source: replay:march\nunit: clip\n"
+        "margin: 0.2\nplanned_disagreement: 0.1\nevidence: agreement\n"
+        "latency: {limit_ms: 1000, quantile: 0.9}\n"
+    )
+    Path("units.txt").write_text("".join(f"clip-{number // 2}\n" for number in range(60)))
+    models = ("--baseline", "fashion-fp32", "--candidate", "fashion-int8", "--url", shop.server.http_url)
+    asked = ("--settings", "ab.yaml", "-o", "march.json")
+    missing = jettison("ab", "replay", "plain.npz", *models, *asked, "--json")
+    assert (missing.code, missing.document["error"]["what"]) == (2, "ab replay")
+    assert "unit is 'clip', and nothing says which samples share one" in missing.document["error"]["detail"]
+    found = jettison("ab", "replay", "plain.npz", *models, *asked, "--units", "units.txt")
+    assert "fashion-fp32 against fashion-int8: 30 units" in found.out
+    assert found.out.endswith("next: jettison ab decide --settings ab.yaml --counters march.json\n")
+    decided = jettison("ab", "decide", "--settings", "ab.yaml", "--counters", "march.json", "--json")
+    assert decided.document["decision"] == "promote"
+    whole = decided.document["counters"]["nodes"][0]["slices"]["all"]
+    assert whole["within_limit"] + whole.get("over_limit", 0) == 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--settings", "x.yaml"), "expected --settings and -o together, found --settings alone"),
+        (("--protocol", "udp"), "expected http or grpc, found 'udp'"),
+        (("--units", "none.txt"), "there is no such file"),
+        (("--candidate", "nobody"), "the server says"),
+    ],
+)
+def test_wrong_input_of_a_replay(jettison: Any, shop: Shop, arguments: Any, words: str) -> None:
+    models = ("--baseline", "fashion-fp32", "--candidate", "fashion-int8", "--url", shop.server.http_url)
+    answer = jettison("ab", "replay", str(EXAMPLE / "search.npz"), *models, *arguments, "--json")
+    assert answer.code in (2, 4)
+    assert words in answer.document["error"]["detail"]

@@ -49,6 +49,7 @@ def test_words_name_the_next_commands(jettison, place):
     assert "clients call night (version 1), mode shadow" in answer.out
     commands = answer.out.partition("next:\n")[2].splitlines()
     assert commands == [
+        f"  jettison serve {place}",
         "  jettison ab status night --watch",
         "  jettison ab label labels.csv --name night",
         "  jettison ab wait night",

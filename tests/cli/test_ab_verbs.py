@@ -39,7 +39,7 @@ def test_status_shows_verdict_counts_tests_and_the_next_command(jettison, night)
     assert answer.code == 0
     assert answer.out.startswith("night: promote, after 3,015 units\n")
     assert "fashion-fp32:1 against fashion-int8:1, mode shadow, since " in answer.out
-    for words in ("2,900", "quality", "difference +0.00165", "note: next: jettison ab promote night"):
+    for words in ("2,900", "quality", "difference +0.00165", "\nnext: jettison ab promote night"):
         assert words in answer.out
 
 

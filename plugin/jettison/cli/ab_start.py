@@ -228,7 +228,7 @@ def _document(begun: Begun, setup: Setup, settings: Settings, loaded: bool | Non
         experiment=settings.id, name=folder.name, folder=folder.path, router=setup.router,
         version=begun.version, mode=setup.mode, weight=(setup.ramp[0] if setup.ramp else 0) / BUCKETS,
         resumed=begun.is_resumed, loaded=loaded, notes=_notes(setup, settings, loaded),
-        next=_next(folder.name, setup, settings),
+        next=_next(folder.name, setup, settings, is_served=bool(loaded)),
     )  # fmt: skip
 
 
@@ -236,8 +236,8 @@ def _notes(setup: Setup, settings: Settings, loaded: bool | None) -> tuple[str, 
     notes = []
     if loaded is None:
         notes.append(
-            f"the router is published, not served yet: restart the server over {setup.repository} (as "
-            f"`jettison serve {setup.repository}`), or name one in explicit mode with --url"
+            "the router is published, not served yet: restart the server, or begin again with --url and one "
+            "in explicit mode"
         )
     if loaded is False:
         notes.append("the server loads nothing over its API (it is not in explicit mode): restart it")
@@ -248,10 +248,11 @@ def _notes(setup: Setup, settings: Settings, loaded: bool | None) -> tuple[str, 
     return tuple(notes)
 
 
-def _next(name: str, setup: Setup, settings: Settings) -> tuple[str, ...]:
+def _next(name: str, setup: Setup, settings: Settings, *, is_served: bool) -> tuple[str, ...]:
+    serve = [] if is_served else [f"jettison serve {setup.repository}"]
     label = [f"jettison ab label labels.csv --name {name}"] if settings.evidence == "labels" else []
     label = label if setup.mode == "shadow" else []
-    return (f"jettison ab status {name} --watch", *label, f"jettison ab wait {name}")
+    return (*serve, f"jettison ab status {name} --watch", *label, f"jettison ab wait {name}")
 
 
 def _print(document: StartedDocument) -> None:

@@ -148,7 +148,7 @@ def page(folder: ExperimentFolder, look: Look, looks: Sequence[Snapshot]) -> Ren
     figure = _figure(look)
     course = _course(look, looks)
     rows = [line for line in (figure, course) if line]
-    notes = [Text(f"note: {note}") for note in notes_of(folder, look)]
+    notes = [Text(note if note.startswith("next: ") else f"note: {note}") for note in notes_of(folder, look)]
     return Group(*lines, _counts(look.tally), _tests(verdict), *map(Text, rows), *notes)
 
 

@@ -357,3 +357,31 @@ def test_the_note_of_complete_units_stays_small(files: ModuleType, tmp_path: Pat
     with file.closed_path.open("a") as torn:
         torn.write("ha")
     assert "ha" not in file.closed(10_000)
+
+
+def test_units_that_differ_are_noted_after_the_counts_with_their_slices(
+    load: Any, lines: ModuleType, ledgers: ModuleType, tmp_path: Path
+) -> None:
+    """A unit that agrees, and one whose answer is lost, need no label."""
+    ledger = ledgers.Ledger(settings(load, tmp_path), pytest.fail)
+    for event in (
+        lines.Event("a", lines.DISAGREE, slice="night"),
+        lines.Event("a", lines.AGREE, slice="rain"),
+        lines.Event("b", lines.AGREE),
+        lines.Event("c", lines.DISAGREE),
+        lines.Event("c", lines.CANDIDATE_LOST),
+    ):
+        ledger.add("e1", event)
+    ledger.tick("e1")
+    path = tmp_path / "e1.edge-1.differing.jsonl"
+    assert not path.exists(), "open units are not counted yet"
+    ledger.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [["a", ["night", "rain"]]]
+    assert read_counters(tmp_path / "e1.edge-1.json").tally().disagree == 1
+
+
+def test_the_note_of_differing_units_is_bounded(files: ModuleType, tmp_path: Path) -> None:
+    file = files.CounterFile(str(tmp_path), "e1", "edge-1")
+    for i in range(20):
+        file.note_differing([(f"u{i:02}", [])], most_bytes=55)
+    assert file.differing_path.read_text() == "".join(f'["u{i:02}",[]]\n' for i in range(5))

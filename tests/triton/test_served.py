@@ -244,3 +244,18 @@ def _infer(served: Served, model: str, body: dict[str, object]) -> list[dict[str
     with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode())) as answer:
         outputs: list[dict[str, object]] = json.load(answer)["outputs"]
     return outputs
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_two_models_share_a_connection_and_its_shared_memory(served: zoo.Served, protocol: Protocol) -> None:
+    """128 KB of ids go through shared memory; the guest's end leaves the connection open."""
+    url = served.server.http_url if protocol == "http" else served.server.grpc_url
+    ids, x = np.arange(16_000).reshape(8, -1) % 10, np.ones((8, 3), np.float32)
+    with TritonRunner(url, "embedding", protocol=protocol) as first:
+        with first.beside("affine") as second:
+            for _ in range(2):
+                assert np.array_equal(first.run({"ids": ids})["y"], zoo.TABLE[ids])
+                assert np.array_equal(second.run({"x": x})["y"], 3 * x)
+        assert np.array_equal(first.run({"ids": ids})["y"], zoo.TABLE[ids])
+        with pytest.raises(ExternalError, match="connecting to model 'nobody'"):
+            first.beside("nobody")

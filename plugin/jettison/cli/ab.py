@@ -6,10 +6,16 @@ import typer
 
 from jettison.cli.ab_audit import audit
 from jettison.cli.ab_decide import decide
+from jettison.cli.ab_label import label
 from jettison.cli.ab_merge import merge
 from jettison.cli.ab_plan import plan
+from jettison.cli.ab_promote import promote, rollback
+from jettison.cli.ab_replay import replay
+from jettison.cli.ab_start import start
+from jettison.cli.ab_status import status
+from jettison.cli.ab_wait import wait
 
-AB_VERBS = (plan, merge, decide, audit)
+AB_VERBS = (plan, start, status, label, wait, promote, rollback, replay, merge, decide, audit)
 
 ab = typer.Typer(
     name="ab",

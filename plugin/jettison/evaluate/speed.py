@@ -76,7 +76,7 @@ class Turns:
 def latency_of(turns: Turns, name: str) -> Latency:
     """The latency of that variant and its speed-up over the baseline."""
     calls = np.concatenate([np.asarray(some, np.float64) for some in turns.spent[name]]) / 1e6
-    low, middle, high = _median_interval(turns.log_ratios(name))
+    low, middle, high = median_interval(turns.log_ratios(name))
     margin = 0.0 if name == turns.baseline else SESSION_SHARE
     return Latency(
         name=name,
@@ -95,7 +95,7 @@ def is_stable(turns: Turns, share: float) -> bool:
 
 
 def _is_stable(ratios: np.ndarray[Any, Any], share: float) -> bool:
-    low, _, high = _median_interval(ratios)
+    low, _, high = median_interval(ratios)
     half = len(ratios) // 4 * 2
     moved = np.median(_pairs(ratios[:half])) - np.median(_pairs(ratios[half:])) if half else math.inf
     return (high - low) / 2 <= share and abs(float(moved)) <= share
@@ -107,8 +107,11 @@ def _pairs(ratios: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return means
 
 
-def _median_interval(ratios: np.ndarray[Any, Any]) -> tuple[float, float, float]:
+def median_interval(ratios: np.ndarray[Any, Any]) -> tuple[float, float, float]:
     """Lower bound, median and upper bound over pairs of rounds, from order statistics.
+
+    Args:
+        ratios: float64 (rounds,), an even number of them: what a round and its mirror image gave, in turns.
 
     The k-th smallest of n bounds the median from below at 1 - P(Binomial(n, 1/2) < k). With fewer than
     five pairs no order statistic does; then the smallest and largest single round stand in.

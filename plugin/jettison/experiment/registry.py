@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from jettison.core.errors import InputError
 from jettison.core.files import write_bytes
+from jettison.core.locks import locked
 from jettison.core.validation import problem_of
 from jettison.experiment.settings import Settings
 from jettison.experiment.verdict import Decision
@@ -91,23 +92,16 @@ def begin(path: Path, settings: Settings, *, now: str, because: str = "") -> Ent
         InputError: The same experiment has ended; another one on the same models and data runs, or ended
             otherwise than by a promotion or as invalid, and there is no reason to repeat it.
     """
-    entries = read_registry(path)
-    for entry in entries:
-        if entry.experiment == settings.id and entry.ending is None:
-            return entry
-    refused = next((entry for entry in entries if _is_repeated(entry, settings)), None)
-    if refused is not None and not because.strip():
-        raise _refusal(settings, refused)
-    entry = Entry(
-        experiment=settings.id,
-        name=settings.name,
-        baseline=settings.baseline,
-        candidate=settings.candidate,
-        data_source=settings.data_source,
-        started=now,
-        because=because.strip() if refused is not None else "",
-    )
-    _write(path, (*entries, entry))
+    with locked(path):
+        entries = read_registry(path)
+        for entry in entries:
+            if entry.experiment == settings.id and entry.ending is None:
+                return entry
+        refused = next((entry for entry in entries if _is_repeated(entry, settings)), None)
+        if refused is not None and not because.strip():
+            raise _refusal(settings, refused)
+        entry = _entry(settings, now, because if refused is not None else "")
+        _write(path, (*entries, entry))
     return entry
 
 
@@ -117,19 +111,32 @@ def end(path: Path, experiment: str, ending: Ending, *, now: str) -> Entry:
     Raises:
         InputError: No such experiment runs.
     """
-    entries = read_registry(path)
-    running = [entry for entry in entries if entry.experiment == experiment and entry.ending is None]
-    if not running:
-        fix = "Begin it first; a verdict that has ended an experiment stands"
-        raise InputError(f"experiment {experiment}", detail="expected one that runs, found none", fix=fix)
-    ended = running[0].model_copy(update={"ended": now, "ending": ending})
-    _write(path, tuple(ended if entry is running[0] else entry for entry in entries))
+    with locked(path):
+        entries = read_registry(path)
+        running = [entry for entry in entries if entry.experiment == experiment and entry.ending is None]
+        if not running:
+            fix = "Begin it first; a verdict that has ended an experiment stands"
+            raise InputError(f"experiment {experiment}", detail="expected one that runs, found none", fix=fix)
+        ended = running[0].model_copy(update={"ended": now, "ending": ending})
+        _write(path, tuple(ended if entry is running[0] else entry for entry in entries))
     return ended
 
 
 def is_ending(decision: Decision) -> bool:
     """Whether an experiment ends with that decision."""
     return decision != "continue"
+
+
+def _entry(settings: Settings, now: str, because: str) -> Entry:
+    return Entry(
+        experiment=settings.id,
+        name=settings.name,
+        baseline=settings.baseline,
+        candidate=settings.candidate,
+        data_source=settings.data_source,
+        started=now,
+        because=because.strip(),
+    )
 
 
 def _is_repeated(entry: Entry, settings: Settings) -> bool:

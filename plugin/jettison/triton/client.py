@@ -6,6 +6,7 @@ The HTTP client is no thread's but its maker's: make one runner for each thread.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from types import ModuleType, TracebackType
@@ -69,14 +70,31 @@ class TritonRunner:
         is_shared = _is_here(url) if shared_memory is None else shared_memory
         region_timeout_s = timeout_s if protocol == "grpc" else None
         self._region = Region(self._client, client_timeout_s=region_timeout_s) if is_shared else None
+        self._is_guest = False
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
-            with self._explained("connecting to"):
-                config = self._config()
-            self._max_batch_size = config.max_batch_size
-            self._inputs = tuple(tensor_of(item, config) for item in config.input)
-            self._outputs = tuple(tensor_of(item, config) for item in config.output)
+            self._read()
             undo.pop_all()
+
+    def beside(self, model: str) -> TritonRunner:
+        """Another model over this connection: of two on one connection, neither has the better one.
+
+        Close it before this one; not both at once from two threads.
+
+        Raises:
+            ExternalError: The server does not serve that model, or a type is unknown here.
+        """
+        other = copy.copy(self)
+        other._model, other._version, other._is_guest = model, "", True
+        other._read()
+        return other
+
+    def _read(self) -> None:
+        with self._explained("connecting to"):
+            config = self._config()
+        self._max_batch_size = config.max_batch_size
+        self._inputs = tuple(tensor_of(item, config) for item in config.input)
+        self._outputs = tuple(tensor_of(item, config) for item in config.output)
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
@@ -114,7 +132,9 @@ class TritonRunner:
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, unless it is another runner's."""
+        if self._is_guest:
+            return
         try:
             self._leave_region()
         finally:

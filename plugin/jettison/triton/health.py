@@ -80,6 +80,20 @@ def config_differences(url: str, config: ModelConfig, *, version: int | None = N
     return _differences(config.model_dump(mode="json", by_alias=True, exclude_defaults=True), echoed, "")
 
 
+def ask(url: str, method: str, path: str, *, timeout_s: float = _TIMEOUT_S) -> tuple[int, bytes]:
+    """Status and body of any call.
+
+    Raises:
+        ExternalError: The server does not answer.
+    """
+    try:
+        return _request(url, method, path, timeout_s)
+    except (OSError, http.client.HTTPException) as error:
+        raise ExternalError(
+            f"server {url}", detail=f"it does not answer: {error}", fix="Start it: jettison serve REPOSITORY"
+        ) from error
+
+
 def _differences(ours: object, theirs: object, path: str) -> list[str]:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         return [
@@ -124,12 +138,7 @@ def _told(url: str, method: str, path: str) -> Any:
 
 
 def _ask(url: str, method: str, path: str) -> bytes:
-    try:
-        status, body = _request(url, method, path)
-    except (OSError, http.client.HTTPException) as error:
-        raise ExternalError(
-            f"server {url}", detail=f"it does not answer: {error}", fix="Start it: jettison serve REPOSITORY"
-        ) from error
+    status, body = ask(url, method, path)
     if status != 200:
         words = body.decode(errors="replace")[:500]
         raise ExternalError(
@@ -138,8 +147,8 @@ def _ask(url: str, method: str, path: str) -> bytes:
     return body
 
 
-def _request(url: str, method: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(url, timeout=_TIMEOUT_S)
+def _request(url: str, method: str, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(url, timeout=timeout_s)
     try:
         connection.request(method, path, headers={"Connection": "close"})
         answer = connection.getresponse()

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jettison.triton.backends.jettison_router.router_units import WHOLE, Counts
+    from jettison.triton.backends.jettison_router.router_units import WHOLE, Counts, Differing
 else:
-    from router_units import WHOLE, Counts
+    from router_units import WHOLE, Counts, Differing
 
 FORMAT = "jettison-counters/1"
 ARM_NAMES = ("baseline_units", "candidate_units", "baseline_errors", "candidate_errors")
@@ -53,6 +53,7 @@ class CounterFile:
     ) -> None:
         self.path = Path(folder, f"{experiment}.{node}.json")
         self.closed_path = Path(folder, f"{experiment}.{node}.closed")
+        self.differing_path = Path(folder, f"{experiment}.{node}.differing.jsonl")
         self._experiment, self._node, self._clock = experiment, node, clock
         self._noted = 0
 
@@ -107,6 +108,22 @@ class CounterFile:
         document = self.document(state, state.sequence + 1)
         _replace(self.path, json.dumps(document, sort_keys=True).encode() + b"\n")
         state.sequence += 1
+
+    def note_differing(self, units: list[Differing], most_bytes: int) -> None:
+        """Append units that were counted as `disagree`, for whoever labels them; none beyond the bytes.
+
+        After the counts: what a death loses between the two stays without a label, which favours nobody who
+        fails.
+
+        Raises:
+            OSError: The folder is read-only or the disk is full.
+        """
+        text = "".join(json.dumps(unit, separators=(",", ":")) + "\n" for unit in units)
+        with self.differing_path.open("a") as file:
+            if file.tell() + len(text) <= most_bytes:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
 
     def document(self, state: NodeState, sequence: int) -> dict[str, object]:
         """The state in JSON's types."""

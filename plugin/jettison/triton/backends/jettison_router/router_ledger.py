@@ -212,6 +212,7 @@ class Book:
         )
         self.units.remember(self._file.closed(self.units.most_closed))
         self._written = self._file.document(self.state, 0)
+        self._most_bytes = settings.disagreement_bytes
 
     def write(self) -> None:
         """Write what has changed.
@@ -220,11 +221,13 @@ class Book:
             OSError: It cannot be written; it is kept for the next time.
         """
         document = self._file.document(self.state, 0)
-        if document == self._written or is_empty(self.state):
-            return
-        self._file.write(self.state, self.units.newly_closed, self.units.remembered)
-        self.units.newly_closed.clear()
-        self._written = document
+        if document != self._written and not is_empty(self.state):
+            self._file.write(self.state, self.units.newly_closed, self.units.remembered)
+            self.units.newly_closed.clear()
+            self._written = document
+        if self.units.newly_differing:
+            self._file.note_differing(self.units.newly_differing, self._most_bytes)
+            self.units.newly_differing.clear()
 
     def take_late(self) -> int:
         """Requests of complete units since the last call."""

@@ -23,6 +23,8 @@ AGREE, DISAGREE, BASELINE_LOST, CANDIDATE_LOST, ANSWERED = range(5)
 
 Tally = dict[str, int]
 Arm = dict[str, int]
+Differing = tuple[str, list[str]]
+"""The id of a unit that was counted as `disagree`, and its slices besides the whole."""
 
 
 class Event(NamedTuple):
@@ -104,6 +106,7 @@ class Units:
         self._open: OrderedDict[str, Unit] = OrderedDict()
         self._closed: OrderedDict[str, None] = OrderedDict()
         self.newly_closed: list[str] = []
+        self.newly_differing: list[Differing] = []
         self.late = 0
 
     @property
@@ -176,6 +179,8 @@ class Units:
                 counts.add_arm(unit.first.weight, name)
             for name in _lines(unit.outcomes):
                 counts.add(name)
+        if "disagree" in _lines(unit.outcomes):
+            self.newly_differing.append((unit.first.unit, sorted(unit.slices - {"", WHOLE})))
 
     def _slices(self, names: set[str]) -> Iterator[Counts]:
         yield self.counts.setdefault(WHOLE, Counts())

@@ -1,0 +1,84 @@
+"""Load a model into a live Triton, and believe only what it shows afterwards.
+
+Over a loaded model a load is hitless; a 200 proves nothing, since it is given for a model that kept serving
+its old version.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from jettison.core.errors import ExternalError
+from jettison.triton.config import ModelConfig
+from jettison.triton.health import ask, config_differences, index, is_model_ready
+
+_POLL_S = 0.1
+_NOT_EXPLICIT = "explicit model load"
+"""How Triton says that it was not started with --model-control-mode=explicit."""
+
+
+def load(url: str, config: ModelConfig, *, version: int, deadline_s: float) -> bool:
+    """Load that version and prove it; False where the server loads nothing over its API.
+
+    Raises:
+        ExternalError: The server does not answer, refuses the model, or does not serve that version with that
+            configuration by the deadline.
+    """
+    path = f"/v2/repository/models/{quote(config.name)}/load"
+    status, body = ask(url, "POST", path, timeout_s=deadline_s)
+    if status != 200:
+        words = _words(body)
+        if _NOT_EXPLICIT in words:
+            return False
+        raise ExternalError(
+            f"loading model {config.name!r} at {url}",
+            detail=f"the server says: {words}",
+            fix="Look at the server's log; what it served before, it still serves",
+        )
+    _prove(url, config, version, deadline_s)
+    return True
+
+
+def _prove(url: str, config: ModelConfig, version: int, deadline_s: float) -> None:
+    end = time.monotonic() + deadline_s
+    while problems := _problems(url, config, version):
+        if time.monotonic() > end:
+            raise ExternalError(
+                f"loading model {config.name!r} at {url}",
+                detail=f"not proven after {deadline_s:g} s: {'; '.join(problems)}",
+                fix="Look at the server's log, and whether it serves this repository",
+            )
+        time.sleep(_POLL_S)
+
+
+def _problems(url: str, config: ModelConfig, version: int) -> list[str]:
+    entries = [entry for entry in index(url) if entry.name == config.name]
+    states = {entry.version: entry.state for entry in entries}
+    if states.get(str(version)) != "READY" or "LOADING" in states.values():
+        return [f"version {version} is {states.get(str(version)) or 'not in its index'}"]
+    if not is_model_ready(url, config.name, version=version):
+        return [f"version {version} is not ready"]
+    return config_differences(url, config, version=version)
+
+
+def missing_models(url: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Which of the models the server does not serve.
+
+    Raises:
+        ExternalError: It does not answer.
+    """
+    missing = tuple(name for name in names if not is_model_ready(url, name))
+    if missing:
+        index(url)  # tells a server that is not there from one that does not serve them
+    return missing
+
+
+def _words(body: bytes) -> str:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")[:500]
+    return str(document.get("error", document))[:500] if isinstance(document, dict) else str(document)[:500]

@@ -10,6 +10,7 @@ import pytest
 from jettison.cli.check import CheckDocument
 from jettison.cli.doctor import Ability, Diagnosis
 from jettison.cli.publish import PublishedDocument
+from jettison.cli.rollback import RolledBackDocument
 from jettison.cli.serve import Endpoints
 from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
@@ -39,6 +40,7 @@ def test_document_of_run_and_compress():
     ("verb", "documents"),
     [
         ("publish", [PublishedDocument]),
+        ("rollback", [RolledBackDocument]),
         ("check", [CheckDocument, Finding]),
         ("preflight", [PreflightReport]),
         ("serve", [Endpoints]),

@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
-from jettison.pipeline.delivery import chosen_model, publish_file
+from jettison.pipeline.delivery import chosen_model, live_server, release_of
+from jettison.triton.live import publish_live
+from jettison.triton.publish import publish as put
 
 
 class PublishedDocument(BaseModel):
@@ -36,11 +38,16 @@ def publish(
     ),
     name: str = typer.Option(..., "--name", help="The model's name in the repository."),
     keep_versions: int = typer.Option(2, "--keep-versions", min=1, help="How many versions stay servable."),
+    url: str | None = typer.Option(
+        None, "--url", help="HOST:PORT of a server over this repository: load and prove it there."
+    ),
+    deadline_s: float = typer.Option(60.0, "--deadline", min=1.0, help="Seconds until it must be proven."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Publish a model into a Triton repository as its next version.
 
-    Whole or not at all: readers see the old version or the new one.
+    Whole or not at all: readers see the old version or the new one. With --url the server loads it over the
+    old one, without an outage, and what it serves then is proven; else the old one is put back.
 
     Example: `jettison publish out/cpu/int8/model.onnx --repository models --name fashion-int8`
     """
@@ -53,7 +60,12 @@ def publish(
     chosen = chosen_model(source) if source.is_dir() else None
     path, evidence = chosen or (source, None)
     notes = (chosen.note,) if chosen and chosen.note else ()
-    done = publish_file(path, repository, name, created=now(), keep_versions=keep_versions, evidence=evidence)
+    release = release_of(path, name, created=now(), evidence=evidence)
+    done = (
+        put(release, repository, keep_versions=keep_versions)
+        if url is None
+        else publish_live(release, repository, live_server(url, deadline_s), keep_versions=keep_versions)
+    )
     notes = (*notes, *done.notes)
     if as_json:
         document = PublishedDocument(

@@ -15,6 +15,7 @@ from jettison.graph.model import input_specs, model_digest, model_files, open_mo
 from jettison.graph.shapes import example_inputs
 from jettison.pipeline.results import Delivered, RunResult, TargetResult, VariantResult
 from jettison.recipe import BASELINE, FLOAT_SUFFIX, Recipe
+from jettison.triton.live import Live
 from jettison.triton.manifest import Evidence, Golden, golden_of, read_manifest, record_of
 from jettison.triton.publish import Published, Release, publish
 from jettison.triton.repository import ModelFolder, model_folder
@@ -43,8 +44,13 @@ def publish_file(
         ModelError: The file cannot be read, or ONNX Runtime cannot run it.
         RepositoryError: The repository refuses it; what was served before still is.
     """
-    release = _release(path, name, created=created, evidence=evidence)
+    release = release_of(path, name, created=created, evidence=evidence)
     return publish(release, repository, keep_versions=keep_versions)
+
+
+def live_server(url: str, deadline_s: float) -> Live:
+    """A server that serves the repository, which is asked for golden answers on the seeded inputs."""
+    return Live(url, deadline_s, lambda specs, seed: example_inputs(specs, seed=seed))
 
 
 def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunResult:
@@ -161,7 +167,12 @@ def _cpu_result(result: RunResult) -> TargetResult | None:
     return next((found for found in result.targets if found.target == "cpu"), None)
 
 
-def _release(path: Path, name: str, *, created: str, evidence: Evidence | None) -> Release:
+def release_of(path: Path, name: str, *, created: str, evidence: Evidence | None) -> Release:
+    """An ONNX file with its configuration, lineage and golden answers.
+
+    Raises:
+        ModelError: The file cannot be read, or ONNX Runtime cannot run it.
+    """
     model = open_model(path)
     return Release(
         config=config_of(name, input_specs(model), output_specs(model)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from jettison.core.errors import ExternalError
@@ -27,31 +27,70 @@ def load(url: str, config: ModelConfig, *, version: int, deadline_s: float) -> b
         ExternalError: The server does not answer, refuses the model, or does not serve that version with that
             configuration by the deadline.
     """
-    path = f"/v2/repository/models/{quote(config.name)}/load"
-    status, body = ask(url, "POST", path, timeout_s=deadline_s)
-    if status != 200:
-        words = _words(body)
-        if _NOT_EXPLICIT in words:
-            return False
-        raise ExternalError(
-            f"loading model {config.name!r} at {url}",
-            detail=f"the server says: {words}",
-            fix="Look at the server's log; what it served before, it still serves",
-        )
-    _prove(url, config, version, deadline_s)
+    if not _ask_to_load(url, config.name, deadline_s):
+        return False
+    _wait(url, config.name, lambda: _problems(url, config, version), deadline_s)
     return True
 
 
-def _prove(url: str, config: ModelConfig, version: int, deadline_s: float) -> None:
+def load_exactly(url: str, model: str, versions: Sequence[int], *, deadline_s: float) -> bool:
+    """Load the model and see that it serves these versions only; False where the server loads nothing.
+
+    A version that stays is not loaded again, and keeps the configuration that it came with.
+
+    Raises:
+        ExternalError: The server does not answer, or does not serve exactly these by the deadline.
+    """
+    if not _ask_to_load(url, model, deadline_s):
+        return False
+    _wait(url, model, lambda: _other_versions(url, model, versions), deadline_s)
+    return True
+
+
+def _ask_to_load(url: str, model: str, deadline_s: float) -> bool:
+    path = f"/v2/repository/models/{quote(model)}/load"
+    status, body = ask(url, "POST", path, timeout_s=deadline_s)
+    if status == 200:
+        return True
+    words = _words(body)
+    if _NOT_EXPLICIT in words:
+        return False
+    raise ExternalError(
+        f"loading model {model!r} at {url}",
+        detail=f"the server says: {words}",
+        fix="Look at the server's log; what it served before, it still serves",
+    )
+
+
+def unload(url: str, model: str) -> None:
+    """Take a model out that has no files any more; a server that never had it is content.
+
+    Raises:
+        ExternalError: The server does not answer.
+    """
+    ask(url, "POST", f"/v2/repository/models/{quote(model)}/unload")
+
+
+def _wait(url: str, model: str, problems_of: Callable[[], list[str]], deadline_s: float) -> None:
     end = time.monotonic() + deadline_s
-    while problems := _problems(url, config, version):
+    while problems := problems_of():
         if time.monotonic() > end:
             raise ExternalError(
-                f"loading model {config.name!r} at {url}",
+                f"loading model {model!r} at {url}",
                 detail=f"not proven after {deadline_s:g} s: {'; '.join(problems)}",
                 fix="Look at the server's log, and whether it serves this repository",
             )
         time.sleep(_POLL_S)
+
+
+def _other_versions(url: str, model: str, versions: Sequence[int]) -> list[str]:
+    entries = [entry for entry in index(url) if entry.name == model]
+    found = sorted(int(entry.version) for entry in entries if entry.state == "READY")
+    is_loading = any(entry.state in ("LOADING", "UNLOADING") for entry in entries)
+    if found == sorted(versions) and not is_loading:
+        return []
+    more = " and more on the way" if is_loading else ""
+    return [f"expected versions {sorted(versions)}, found {found}{more}"]
 
 
 def _problems(url: str, config: ModelConfig, version: int) -> list[str]:

@@ -25,7 +25,7 @@ from jettison.core.files import fsync_folder, fsync_tree
 from jettison.triton.config import ModelConfig, Specific, VersionPolicy, check_name
 from jettison.triton.manifest import MANIFEST_NAME, Evidence, Golden, Manifest, record_of, signature_of
 from jettison.triton.pbtxt import write
-from jettison.triton.repository import CONFIG_NAME, ModelFolder, headed, marked, model_folder
+from jettison.triton.repository import CONFIG_NAME, ModelFolder, configured, headed, model_folder
 
 _BEFORE = ".before-"
 """Between config.pbtxt and the version whose publish replaced it; Triton reads no file of such a name."""
@@ -85,13 +85,13 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
     _check(release, folder, keep_versions)
     with _explained(root):
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root) as alone, _staging(root, alone=alone) as stage:
+        with alone(root) as is_alone, _staging(root, alone=is_alone) as stage:
             _check_signature(release.config, folder)
             version = folder.highest_version() + 1
             kept = [*folder.listed_versions(), version][-keep_versions:]
-            config = _listing(release.config, kept)
+            config = listing(release.config, kept)
             manifest = _fill(stage / folder.name / str(version), release, version)
-            (stage / folder.name / CONFIG_NAME).write_text(marked(headed(write(config), kept)))
+            (stage / folder.name / CONFIG_NAME).write_text(configured(config, kept))
             notes = (
                 *_foreign_note(folder),
                 *_save_edited(stage / folder.name, folder, release.config, version),
@@ -133,7 +133,8 @@ def _check_signature(config: ModelConfig, folder: ModelFolder) -> None:
         )
 
 
-def _listing(config: ModelConfig, versions: list[int]) -> ModelConfig:
+def listing(config: ModelConfig, versions: list[int]) -> ModelConfig:
+    """The configuration with exactly these versions to serve."""
     policy = VersionPolicy(specific=Specific(versions=tuple(versions)))
     return config.model_copy(update={"version_policy": policy})
 
@@ -168,7 +169,7 @@ def _foreign_note(folder: ModelFolder) -> Iterator[str]:
 def _save_edited(staged: Path, folder: ModelFolder, config: ModelConfig, version: int) -> Iterator[str]:
     """Stage a copy of a configuration that someone wrote or edited, and tell where it will stand."""
     listed = folder.listed_versions()
-    if folder.is_edited(headed(write(_listing(config, listed)), listed) if listed else ""):
+    if folder.is_edited(headed(write(listing(config, listed)), listed) if listed else ""):
         name = f"{CONFIG_NAME}{_BEFORE}{version}"
         shutil.copyfile(folder.config_path, staged / name)
         yield f"{CONFIG_NAME} differed from what Jettison writes; the old one is in {folder.path / name}"
@@ -208,17 +209,17 @@ def _retire(folder: ModelFolder, kept: list[int], stage: Path) -> tuple[int, ...
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[bool]:
+def alone(root: Path) -> Iterator[bool]:
     """Alone among publishers, so that none retires what another lists; the lock ends with the process.
 
     False where the file system, such as a network's, does not lock a folder.
     """
-    handle, alone = os.open(root, os.O_RDONLY), False
+    handle, is_alone = os.open(root, os.O_RDONLY), False
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-            alone = True
-        yield alone
+            is_alone = True
+        yield is_alone
     finally:
         os.close(handle)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from jettison.core.errors import RepositoryError
 from jettison.triton.config import ModelConfig, check_name
 from jettison.triton.manifest import MANIFEST_NAME, Manifest, Signature, read_manifest, signature_of
-from jettison.triton.pbtxt import parse
+from jettison.triton.pbtxt import parse, write
 
 CONFIG_NAME = "config.pbtxt"
 _HEADER = "# Written by Jettison. Serves versions {listed}; the highest so far is {highest}.\n"
@@ -124,9 +124,33 @@ class ModelFolder:
         return signature_of(self.config()) if self.config_path.is_file() else None
 
 
-def headed(config_text: str, versions: Sequence[int]) -> str:
-    """The text under a header that remembers the versions, to be read without protobuf."""
-    return _HEADER.format(listed=", ".join(map(str, versions)), highest=max(versions)) + config_text
+def headed(config_text: str, versions: Sequence[int], *, highest: int | None = None) -> str:
+    """The text under a header that remembers the versions, to be read without protobuf.
+
+    `highest` is the highest that ever was, where that is not among the versions.
+    """
+    most = max(versions) if highest is None else highest
+    return _HEADER.format(listed=", ".join(map(str, versions)), highest=most) + config_text
+
+
+def configured(config: ModelConfig, versions: Sequence[int], *, highest: int | None = None) -> str:
+    """The text of config.pbtxt as Jettison writes it, to serve these versions."""
+    return marked(headed(write(config), versions, highest=highest))
+
+
+def remembering(text: str, *, highest: int) -> str:
+    """A configuration as it was, that knows of a higher number which was used in vain.
+
+    One that someone wrote or edited stays without a digest, so that it is still known for that.
+    """
+    mark, header = _DIGEST_PATTERN.search(text), _HEADER_PATTERN.search(text)
+    if header is None:
+        return text
+    is_ours = mark is not None and mark.group(1) == _digest(text.replace(mark.group(), "", 1))
+    bare = text if mark is None else text.replace(mark.group(), "", 1)
+    line = _HEADER.format(listed=header.group(1), highest=max(highest, int(header.group(2)))).rstrip("\n")
+    changed = bare.replace(header.group(), line, 1)
+    return marked(changed) if is_ours else changed
 
 
 def marked(text: str) -> str:

@@ -1,0 +1,246 @@
+"""Publish to a running server, and roll back: nothing is believed but what the server shows.
+
+A version is published beside the old ones, which stay servable; loaded over them, which is hitless; and
+proven by index, readiness, configuration and golden answers. Only then older versions go. What is not
+proven is taken back, so that the server goes on with what it had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jettison.core.errors import ExternalError, RepositoryError
+from jettison.core.files import fsync_folder, write_bytes
+from jettison.core.tensors import Arrays, TensorSpec
+from jettison.triton.client import TritonRunner
+from jettison.triton.config import ModelConfig
+from jettison.triton.loading import load, load_exactly, unload
+from jettison.triton.manifest import golden_differences
+from jettison.triton.publish import Published, Release, alone, listing, publish
+from jettison.triton.repository import ModelFolder, configured, model_folder, remembering
+
+Inputs = Callable[[Sequence[TensorSpec], int], Arrays]
+"""The golden inputs: of these specifications, by that seed."""
+JOURNAL = "journal"
+_FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Live:
+    """A server that serves the repository.
+
+    Args:
+        url: Host and port of its HTTP service.
+        deadline_s: Until a version must be loaded and proven.
+        inputs: Makes golden inputs.
+    """
+
+    url: str
+    deadline_s: float
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """Which version is served again, and which one no longer.
+
+    `is_proven` is False where no server was asked, or it loads nothing over its API.
+    """
+
+    model: str
+    version: int
+    before: tuple[int, ...]
+    is_proven: bool
+    notes: tuple[str, ...] = field(default=())
+
+
+NOT_EXPLICIT = "the server loads nothing over its API (--model-control-mode=explicit): restart it to serve {}"
+
+
+def publish_live(release: Release, root: Path, live: Live, *, keep_versions: int = 2) -> Published:
+    """Publish the next version, load it over the old one, prove it, and only then retire older ones.
+
+    Raises:
+        RepositoryError: As `publish`.
+        ExternalError: The server does not serve the new version as it should. The old one is listed again and
+            loaded; a new model is taken out, and kept beside the repository.
+    """
+    folder = model_folder(root, release.config.name)
+    before = folder.config_text()
+    done = publish(release, root, keep_versions=len(folder.listed_versions()) + keep_versions)
+    record(root, done.model, "published", done.version, release.created)
+    try:
+        is_proven = prove(folder, done.version, live)
+    except ExternalError as error:
+        record(root, done.model, "FAILED", done.version, release.created, detail=error.detail)
+        raise _taken_back(folder, before, done, live, error) from error
+    if not is_proven:
+        note = NOT_EXPLICIT.format(f"version {done.version}")
+        return replace(done, notes=(*done.notes, note))
+    record(root, done.model, "proven", done.version, release.created)
+    return replace(done, retired=retire(folder, keep_versions, live))
+
+
+def prove(folder: ModelFolder, version: int, live: Live) -> bool:
+    """Load what the configuration lists, and prove that version; False where the server loads nothing.
+
+    Raises:
+        ExternalError: It is not served by the deadline, or answers otherwise than when it was published.
+    """
+    config = folder.config()
+    if not load(live.url, config, version=version, deadline_s=live.deadline_s):
+        return False
+    manifest = folder.manifest(version)
+    golden = None if manifest is None else manifest.golden
+    if golden is None:
+        return True
+    with TritonRunner(live.url, config.name, version=version) as runner:
+        problems = golden_differences(golden, runner.run(live.inputs(runner.inputs, golden.seed)))
+    if problems:
+        raise ExternalError(
+            f"model {config.name!r} version {version} at {live.url}",
+            detail=f"its golden answers are others than when it was published: {'; '.join(problems)}",
+            fix="Compare the server's ONNX Runtime with this machine's, and the files with their manifest",
+        )
+    return True
+
+
+def retire(folder: ModelFolder, keep_versions: int, live: Live) -> tuple[int, ...]:
+    """Serve only the newest versions, and then remove the folders of older ones that Jettison wrote.
+
+    Raises:
+        ExternalError: The server does not take the shorter list; then nothing is removed.
+    """
+    listed = folder.listed_versions()
+    kept = listed[-keep_versions:]
+    if kept == listed:
+        return ()
+    with alone(folder.path.parent):
+        _list(folder, kept)
+        load_exactly(live.url, folder.name, kept, deadline_s=live.deadline_s)
+        gone = [version for version in listed if version not in (*kept, *folder.foreign_versions())]
+        for version in gone:
+            target = beside(folder.path.parent, _FAILED) / f"{folder.name}-{version}"
+            target.parent.mkdir(exist_ok=True)
+            (folder.path / str(version)).rename(target)
+            shutil.rmtree(target)
+        fsync_folder(folder.path)
+    return tuple(gone)
+
+
+def roll_back(
+    root: Path, name: str, *, now: str, to: int | None = None, live: Live | None = None
+) -> RolledBack:
+    """Serve an older version again, and no newer one; folders stay as they are.
+
+    Args:
+        root: The repository.
+        name: The model.
+        now: The time in ISO 8601, for the journal.
+        to: The version; the one before the newest that is served if None.
+        live: The server that serves the repository; without one it has to be restarted.
+
+    Raises:
+        RepositoryError: There is no such version, or none to roll back to.
+        ExternalError: The server does not serve it as it should; the list of versions is as before.
+    """
+    folder = model_folder(root, name)
+    listed = folder.listed_versions()
+    version = _older(folder, listed, to)
+    with alone(root):
+        before = folder.config_text()
+        _list(folder, [version])
+        _touch(folder.path / str(version))
+    record(root, name, "rolled back", version, now)
+    if live is None:
+        note = f"restart the server, or give its --url, to serve version {version}"
+        return RolledBack(name, version, tuple(listed), is_proven=False, notes=(note,))
+    try:
+        is_proven = prove(folder, version, live)
+    except ExternalError as error:
+        record(root, name, "FAILED", version, now, detail=error.detail)
+        write_bytes(folder.config_path, before.encode())
+        load(live.url, folder.config(), version=listed[-1], deadline_s=live.deadline_s)
+        raise
+    notes = () if is_proven else (NOT_EXPLICIT.format(f"version {version}"),)
+    return RolledBack(name, version, tuple(listed), is_proven=is_proven, notes=notes)
+
+
+def record(root: Path, model: str, event: str, version: int, now: str, *, detail: str = "") -> None:
+    """Add a line to the model's journal, beside the repository: one JSON document each, durable when back."""
+    path = beside(root, JOURNAL) / f"{model}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    line = {"time": now, "model": model, "version": version, "event": event}
+    if detail:
+        line["detail"] = detail
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def beside(root: Path, what: str) -> Path:
+    """A folder of ours beside the repository: inside, it would be a model to Triton."""
+    return root.absolute().parent / f".{root.absolute().name}.{what}"
+
+
+def _older(folder: ModelFolder, listed: Sequence[int], to: int | None) -> int:
+    on_disk = folder.versions()
+    older = [version for version in on_disk if listed and version < listed[-1]]
+    version = to if to is not None else (older[-1] if older else None)
+    if version is None or version not in on_disk:
+        wanted = "an older version" if version is None else f"version {version}"
+        raise RepositoryError(
+            f"model {folder.name!r}",
+            detail=f"expected {wanted} to roll back to, found versions {on_disk or 'none'}",
+            fix="Give one of these with --to, or publish the older model again",
+        )
+    return version
+
+
+def _list(folder: ModelFolder, versions: Sequence[int]) -> None:
+    """Rewrite config.pbtxt so that it lists these versions, as a whole."""
+    config: ModelConfig = listing(folder.config(), list(versions))
+    write_bytes(folder.config_path, configured(config, versions, highest=folder.highest_version()).encode())
+
+
+def _touch(version: Path) -> None:
+    """Give the files new times: Triton loads a version again only where the newest of them has grown."""
+    for path in version.iterdir():
+        if path.is_file():
+            os.utime(path)
+    fsync_folder(version)
+
+
+def _taken_back(
+    folder: ModelFolder, before: str, done: Published, live: Live, error: ExternalError
+) -> ExternalError:
+    """Put back what was served before; the failed version is kept beside the repository."""
+    root = folder.path.parent
+    kept = beside(root, _FAILED) / f"{done.model}-{done.version}"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.rmtree(kept, ignore_errors=True)
+    with alone(root):
+        if before:
+            write_bytes(folder.config_path, remembering(before, highest=done.version).encode())
+            (folder.path / str(done.version)).rename(kept)
+        else:
+            folder.path.rename(kept)
+        fsync_folder(root)
+    restored = "the new model was taken out again"
+    if not before:
+        unload(live.url, done.model)
+    if before and folder.listed_versions():
+        last = folder.listed_versions()[-1]
+        load(live.url, folder.config(), version=last, deadline_s=live.deadline_s)
+        restored = f"version {last} is served as before"
+    return ExternalError(
+        f"publishing {done.model} version {done.version} to {live.url}",
+        detail=f"{error.detail}; {restored}",
+        fix=f"Look at the server's log; the version is kept in {kept}",
+    )

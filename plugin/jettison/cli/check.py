@@ -46,7 +46,7 @@ def check(
     deadline_s: float = typer.Option(120.0, "--deadline", min=1.0, help="Seconds until all must be loaded."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Find everything in a repository that would make Triton refuse, hang or lie.
+    """Find what would make Triton refuse, hang or lie in a repository.
 
     All checks are in docs/check.md. Exit code 1 says that there are findings.
 

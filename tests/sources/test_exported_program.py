@@ -150,6 +150,15 @@ def evil_name(document):
     assert signature
 
 
+def calling(operator):
+    """The first node calls another operator."""
+
+    def change(document):
+        document["graph_module"]["graph"]["nodes"][0]["target"] = operator
+
+    return change
+
+
 def pickled(command):
     buffer = io.BytesIO()
     torch.save({"a": Payload(command)}, buffer)
@@ -168,6 +177,11 @@ def as_pickle(config):
         (lambda c: {"graph": evil_guard(c)}, "a size or a guard that is no arithmetic: \"__import__('os')"),
         (lambda c: {"graph": evil_size(c)}, "a size or a guard that is no arithmetic: \"__import__('os')"),
         (lambda _: {"graph": evil_name}, "arguments that are no names"),
+        (
+            lambda _: {"graph": calling("torch.ops.aten.from_file.default")},
+            "an operator that is no arithmetic of torch's: 'torch.ops.aten.from_file.default'",
+        ),
+        (lambda _: {"graph": calling("os.system")}, "an operator that is no arithmetic of torch's"),
         (
             lambda c: {"added": [("data/constants/opaque_obj_0", pickle.dumps(Payload(c)))]},
             "data/constants/opaque_obj_0', which torch would run or load as code",
@@ -194,7 +208,7 @@ def as_pickle(config):
             "expected tensors only, found pickled objects in it",
         ),
     ],
-    ids=["guard", "size", "name", "opaque", "library", "inputs", "weights"],
+    ids=["guard", "size", "name", "file", "module", "opaque", "library", "inputs", "weights"],
 )
 def test_a_program_with_code_in_it_is_refused_and_not_run(program, tmp_path, make, words):
     path = changed(program, tmp_path / "evil.pt2", **make(f"touch {tmp_path / 'ran'}"))

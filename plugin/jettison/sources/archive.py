@@ -2,7 +2,8 @@
 
 torch.export.load runs code from a file by four ways: pickled objects, compiled libraries, and the text of
 sizes and of guards, which torch evaluates as Python. Pickles are refused while it loads
-(`exported_program.py`); here the rest is, before it loads. This is a fence and no sandbox.
+(`exported_program.py`); here the rest is, before it loads. So are operators that open files, by which a program
+could write one as it runs. This is a fence and no sandbox.
 Source: torch/export/pt2_archive/_package.py, torch/_export/serde/serialize.py and torch/export/_unlift.py of
 2.14, the same in 2.6 but for guards; https://pytorch.org/docs/stable/export.html, "Never load data from an
 untrusted source".
@@ -53,6 +54,12 @@ _NAMES = {
 _ATTRIBUTES = {"size", "stride", "storage_offset"}
 _FUNCTIONS = {"math": r"[a-z]\w*", "torch": r"sym_[a-z]+"}
 """Functions of modules that guards call: arithmetic."""
+_OPERATORS = re.compile(
+    r"torch\.ops\.(aten|prims|higher_order|torchvision)\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+"
+)
+"""Operators of torch's own arithmetic, and of torchvision's."""
+_FILES = re.compile(r".*from_file.*")
+"""Operators that open a file of a given name, shared and writable."""
 _TEXT = re.compile(r"[\w.+-]*")
 _SPECIFICATION = re.compile(r'[\w\s"\\\[\]{}:,.+-]*')
 """How arguments are nested: JSON whose names torch puts into the text of guards, and no parentheses."""
@@ -85,6 +92,9 @@ def check_archive(path: Path) -> None:
         for text in _evaluated(program):
             if not _is_arithmetic(text):
                 raise _refused(path, f"a size or a guard that is no arithmetic: {text[:80]!r}")
+        for text in _operators(program):
+            if not _OPERATORS.fullmatch(text) or _FILES.fullmatch(text):
+                raise _refused(path, f"an operator that is no arithmetic of torch's: {text[:80]!r}")
 
 
 def _parsed(graph: bytes, path: Path) -> object:
@@ -100,6 +110,19 @@ def _evaluated(program: object) -> Iterator[str]:
     yield from _texts_of(program, "expr_str")
     yield from _texts_of(program, "guards_code")
     yield from (f"L[{name!r}]" for name in _texts_of(program, "forward_arg_names"))
+
+
+def _operators(program: object) -> Iterator[str]:
+    """What each node of the graph calls, subgraphs included."""
+    waiting = [program]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, list):
+            waiting += found
+        elif isinstance(found, dict):
+            waiting += found.values()
+            if isinstance(found.get("target"), str) and "inputs" in found and "outputs" in found:
+                yield found["target"]
 
 
 def _texts_of(program: object, key: str) -> Iterator[str]:

@@ -95,18 +95,21 @@ def settle(folder: ExperimentFolder, sent: int) -> int:
 
 
 def judge(jettison: Any, shop: Shop, name: str, candidate: str) -> dict[str, Any]:
-    """Begin, send labelled images until there is a verdict, and give what `ab wait` told."""
+    """Begin, send labelled images until there is a verdict, and give what `ab wait` told.
+
+    All experiments have the router `shop`: the second one is loaded over the first.
+    """
     begun = jettison(
         "ab", "start", name, "--repository", "models", "--baseline", "fashion-fp32", "--candidate", candidate,
         "--margin", MARGIN, "--planned-disagreement", PLANNED, "--unit", "request",
-        "--requests-are-independent", "--task", "classification", "--node", "edge-1",
+        "--requests-are-independent", "--task", "classification", "--node", "edge-1", "--router", "shop",
         "--url", shop.server.http_url, "--json",
     )  # fmt: skip
     assert (begun.code, begun.document["loaded"]) == (0, True), begun.err
     folder = ExperimentFolder(Path(begun.document["folder"]))
     for end in range(CHUNK, len(shop.images), CHUNK):
         for index in range(end - CHUNK, end):
-            assert np.array_equal(shop.ask(name, index), shop.ask("fashion-fp32", index))
+            assert np.array_equal(shop.ask("shop", index), shop.ask("fashion-fp32", index))
         assert settle(folder, end) > 0.9 * end, "a busy machine drops shadows, though not many"
         assert jettison("ab", "label", shop.write_labels(end), "--name", name).code == 0
         waited = jettison("ab", "wait", name, "--timeout", 0, "--exit-code", "--json")
@@ -145,7 +148,7 @@ def test_a_damaged_model_is_rolled_back_within_the_promised_units(
     assert told["units"] <= promised + CHUNK, "one look is taken every fifty units"
     assert jettison("ab", "rollback", "repair").code == 0
     for index in range(20):
-        assert np.array_equal(shop.ask("repair", index), shop.ask("fashion-fp32", index))
+        assert np.array_equal(shop.ask("shop", index), shop.ask("fashion-fp32", index))
     audited = jettison("ab", "audit", told["verdict"], "--json")
     assert (audited.code, audited.document["decision"]) == (0, "rollback")
 

@@ -40,12 +40,12 @@ class Shop:
         self.images = np.concatenate([found["image"] for found in sets])
         self.labels = np.concatenate([found["labels"] for found in sets])
 
-    def ask(self, model: str, index: int) -> np.ndarray[Any, Any]:
+    def ask(self, model: str, index: int, unit: str = "") -> np.ndarray[Any, Any]:
         tensor = tritonclient.http.InferInput("image", [1, 1, 28, 28], "FP32")
         tensor.set_data_from_numpy(self.images[index : index + 1])
-        found: np.ndarray[Any, Any] = self.client.infer(
-            model, [tensor], request_id=f"image-{index}"
-        ).as_numpy("logits")
+        parameters = {"unit": unit} if unit else None
+        answer = self.client.infer(model, [tensor], request_id=f"image-{index}", parameters=parameters)
+        found: np.ndarray[Any, Any] = answer.as_numpy("logits")
         return found
 
     def write_labels(self, count: int) -> Path:
@@ -151,6 +151,37 @@ def test_a_damaged_model_is_rolled_back_within_the_promised_units(
         assert np.array_equal(shop.ask("shop", index), shop.ask("fashion-fp32", index))
     audited = jettison("ab", "audit", told["verdict"], "--json")
     assert (audited.code, audited.document["decision"]) == (0, "rollback")
+
+
+def test_clips_are_judged_once_each(jettison: Any, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip is complete with its third image. Who is right on it is known from the models alone."""
+    monkeypatch.chdir(shop.work)
+    begun = jettison(
+        "ab", "start", "clips", "--repository", "models", "--baseline", "fashion-fp32",
+        "--candidate", "fashion-bad", "--margin", MARGIN, "--planned-disagreement", PLANNED,
+        "--unit", "clip", "--task", "classification", "--router-option", "unit_max_requests=3",
+        "--router-option", "candidate_in_flight=200",
+        "--url", shop.server.http_url, "--json",
+    )  # fmt: skip
+    assert begun.code == 0, begun.err
+    for index in range(150):
+        shop.ask("clips", index, unit=f"clip-{index // 3}")
+    folder = ExperimentFolder(Path(begun.document["folder"]))
+    assert settle(folder, 50) == 50
+    time.sleep(1.5)  # the note of units that differ follows the counts
+    labelled = jettison("ab", "label", shop.write_labels(150), "--name", "clips", "--json")
+    old, new = (
+        np.array([shop.ask(name, index).argmax() for index in range(150)]).reshape(50, 3)
+        for name in ("fashion-fp32", "fashion-bad")
+    )
+    truth = shop.labels[:150].reshape(50, 3)
+    gained = ((new == truth).astype(int) - (old == truth)).sum(axis=1)
+    differ = (new != old).sum(axis=1)
+    tally = folder.counters().tally()
+    assert (tally.offered, tally.disagree, tally.judged) == (50, (differ > 0).sum(), 50)
+    assert (labelled.document["judged"], labelled.document["waiting"]) == (tally.disagree, 0)
+    assert labelled.document["worse"] == ((differ > 0) & (gained == -differ)).sum()
+    assert labelled.document["better"] == ((differ > 0) & (gained == differ)).sum()
 
 
 def test_a_replay_counts_times_and_is_judged(

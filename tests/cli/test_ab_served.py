@@ -40,12 +40,12 @@ class Shop:
         self.images = np.concatenate([found["image"] for found in sets])
         self.labels = np.concatenate([found["labels"] for found in sets])
 
-    def ask(self, model: str, index: int) -> np.ndarray[Any, Any]:
+    def ask(self, model: str, index: int, unit: str = "") -> np.ndarray[Any, Any]:
         tensor = tritonclient.http.InferInput("image", [1, 1, 28, 28], "FP32")
         tensor.set_data_from_numpy(self.images[index : index + 1])
-        found: np.ndarray[Any, Any] = self.client.infer(
-            model, [tensor], request_id=f"image-{index}"
-        ).as_numpy("logits")
+        parameters = {"unit": unit} if unit else None
+        answer = self.client.infer(model, [tensor], request_id=f"image-{index}", parameters=parameters)
+        found: np.ndarray[Any, Any] = answer.as_numpy("logits")
         return found
 
     def write_labels(self, count: int) -> Path:
@@ -95,18 +95,21 @@ def settle(folder: ExperimentFolder, sent: int) -> int:
 
 
 def judge(jettison: Any, shop: Shop, name: str, candidate: str) -> dict[str, Any]:
-    """Begin, send labelled images until there is a verdict, and give what `ab wait` told."""
+    """Begin, send labelled images until there is a verdict, and give what `ab wait` told.
+
+    All experiments have the router `shop`: the second one is loaded over the first.
+    """
     begun = jettison(
         "ab", "start", name, "--repository", "models", "--baseline", "fashion-fp32", "--candidate", candidate,
         "--margin", MARGIN, "--planned-disagreement", PLANNED, "--unit", "request",
-        "--requests-are-independent", "--task", "classification", "--node", "edge-1",
+        "--requests-are-independent", "--task", "classification", "--node", "edge-1", "--router", "shop",
         "--url", shop.server.http_url, "--json",
     )  # fmt: skip
     assert (begun.code, begun.document["loaded"]) == (0, True), begun.err
     folder = ExperimentFolder(Path(begun.document["folder"]))
     for end in range(CHUNK, len(shop.images), CHUNK):
         for index in range(end - CHUNK, end):
-            assert np.array_equal(shop.ask(name, index), shop.ask("fashion-fp32", index))
+            assert np.array_equal(shop.ask("shop", index), shop.ask("fashion-fp32", index))
         assert settle(folder, end) > 0.9 * end, "a busy machine drops shadows, though not many"
         assert jettison("ab", "label", shop.write_labels(end), "--name", name).code == 0
         waited = jettison("ab", "wait", name, "--timeout", 0, "--exit-code", "--json")
@@ -145,9 +148,40 @@ def test_a_damaged_model_is_rolled_back_within_the_promised_units(
     assert told["units"] <= promised + CHUNK, "one look is taken every fifty units"
     assert jettison("ab", "rollback", "repair").code == 0
     for index in range(20):
-        assert np.array_equal(shop.ask("repair", index), shop.ask("fashion-fp32", index))
+        assert np.array_equal(shop.ask("shop", index), shop.ask("fashion-fp32", index))
     audited = jettison("ab", "audit", told["verdict"], "--json")
     assert (audited.code, audited.document["decision"]) == (0, "rollback")
+
+
+def test_clips_are_judged_once_each(jettison: Any, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip is complete with its third image. Who is right on it is known from the models alone."""
+    monkeypatch.chdir(shop.work)
+    begun = jettison(
+        "ab", "start", "clips", "--repository", "models", "--baseline", "fashion-fp32",
+        "--candidate", "fashion-bad", "--margin", MARGIN, "--planned-disagreement", PLANNED,
+        "--unit", "clip", "--task", "classification", "--router-option", "unit_max_requests=3",
+        "--router-option", "candidate_in_flight=200",
+        "--url", shop.server.http_url, "--json",
+    )  # fmt: skip
+    assert begun.code == 0, begun.err
+    for index in range(150):
+        shop.ask("clips", index, unit=f"clip-{index // 3}")
+    folder = ExperimentFolder(Path(begun.document["folder"]))
+    assert settle(folder, 50) == 50
+    time.sleep(1.5)  # the note of units that differ follows the counts
+    labelled = jettison("ab", "label", shop.write_labels(150), "--name", "clips", "--json")
+    old, new = (
+        np.array([shop.ask(name, index).argmax() for index in range(150)]).reshape(50, 3)
+        for name in ("fashion-fp32", "fashion-bad")
+    )
+    truth = shop.labels[:150].reshape(50, 3)
+    gained = ((new == truth).astype(int) - (old == truth)).sum(axis=1)
+    differ = (new != old).sum(axis=1)
+    tally = folder.counters().tally()
+    assert (tally.offered, tally.disagree, tally.judged) == (50, (differ > 0).sum(), 50)
+    assert (labelled.document["judged"], labelled.document["waiting"]) == (tally.disagree, 0)
+    assert labelled.document["worse"] == ((differ > 0) & (gained == -differ)).sum()
+    assert labelled.document["better"] == ((differ > 0) & (gained == differ)).sum()
 
 
 def test_a_replay_counts_times_and_is_judged(

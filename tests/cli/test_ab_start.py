@@ -162,6 +162,37 @@ def test_wrong_input_writes_nothing(jettison, place, tmp_path, arguments, words)
     assert sorted(path.name for path in place.iterdir()) == ["fashion-fp32", "fashion-int8"]
 
 
+def test_a_home_inside_the_repository_is_refused(jettison, place):
+    """Triton takes every folder there for a model, and would not start."""
+    answer = jettison(*SHADOW, "--home", "models/experiments", "--json")
+    assert answer.code == 2
+    assert "expected a folder outside the repository" in answer.document["error"]["detail"]
+    assert not (place / "experiments").exists()
+
+
+def test_the_same_comparison_under_a_second_name_is_refused(jettison, place):
+    jettison(*SHADOW, "--data-source", "shadow:gate")
+    again = [{"night": "noon"}.get(word, word) for word in SHADOW]
+    answer = jettison(*again, "--data-source", "shadow:gate", "--json")
+    assert answer.code == 2
+    assert answer.document["error"]["detail"] == "it runs already, under the name 'night'"
+    assert not folder_of("noon").path.exists()
+
+
+def test_a_name_of_a_file_in_the_home_is_refused(jettison, place):
+    jettison(*SHADOW)
+    answer = jettison(*[{"night": "registry.json"}.get(word, word) for word in SHADOW], "--json")
+    assert answer.document["error"]["detail"] == "a file in the home has that name"
+
+
+def test_one_file_twice_is_an_a_a_experiment(jettison, place):
+    source = place / "fashion-fp32" / "1" / "model.onnx"
+    assert jettison("publish", source, "--repository", "models", "--name", "fashion-again").code == 0
+    document = jettison(*SHADOW, "--candidate", "fashion-again", "--json").document
+    assert any("an A/A experiment" in note for note in document["notes"])
+    assert folder_of().settings().is_aa
+
+
 def test_a_router_takes_no_model_s_name(jettison, place):
     shutil.copytree(place / "fashion-fp32", place / "night")
     answer = jettison(*SHADOW, "--json")

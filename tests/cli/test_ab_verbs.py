@@ -150,6 +150,37 @@ def test_a_failure_of_wait_is_no_verdict(jettison, place):
     assert jettison("ab", "wait", "nobody", "--json").code == 2
 
 
+def test_wait_looks_again_while_a_file_of_another_node_arrives(jettison, night, monkeypatch):
+    count(night, whole=GOOD)
+    arriving = night.counter_folder / f"{night.settings().id}.edge-2.json"
+    arriving.write_text('{"format": ')
+    monkeypatch.setattr("time.sleep", lambda _: arriving.unlink(missing_ok=True))
+    answer = jettison("ab", "wait", "night", "--exit-code")
+    assert answer.code == 0
+    assert "looking again: counters" in answer.err
+
+
+def test_wait_gives_up_on_counters_that_stay_broken(jettison, night):
+    (night.counter_folder / f"{night.settings().id}.edge-2.json").write_text('{"format": ')
+    answer = jettison("ab", "wait", "night", "--every", 0.1, "--exit-code", "--json")
+    assert answer.code == 5
+    assert "not JSON" in answer.document["error"]["detail"]
+
+
+def test_the_files_of_the_folder_are_what_decide_takes(jettison, night, tmp_path):
+    count(night, whole=GOOD)
+    differ(night, "r1", 3, 5)
+    (tmp_path / "labels.csv").write_text("request,label\nr1,5\n")
+    jettison("ab", "label", "labels.csv")
+    files = sorted(night.counter_folder.glob(f"{night.settings().id}.*.json"))
+    assert len(files) == 2
+    counters = [word for path in files for word in ("--counters", path)]
+    decided = jettison(
+        "ab", "decide", "--settings", night.path / "settings.yaml", *counters, "--json"
+    ).document
+    assert decided == jettison("ab", "status", "night", "--json").document["verdict"]
+
+
 def test_a_verdict_that_was_reached_stands(jettison, night):
     count(night, whole=GOOD)
     jettison("ab", "wait", "night")

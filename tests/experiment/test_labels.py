@@ -117,6 +117,13 @@ def test_a_unit_whose_answer_was_lost_is_not_judged_a_second_time(clips):
     assert (report.taken, report.judged) == (1, 0)
 
 
+def test_units_that_found_no_room_are_told(requests):
+    requests.request("a", 3, 5)
+    requests.close("b")
+    report = requests.take(a=5)
+    assert (report.judged, report.waiting, report.unkept) == (1, 1, 1)
+
+
 def test_a_late_disagreement_of_a_judged_unit_changes_nothing(clips):
     clips.differ("f1", 3, 5, unit="clip")
     clips.close("clip")

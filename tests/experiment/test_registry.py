@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from ab_cases import BASELINE, settings
 
@@ -50,6 +54,25 @@ def test_an_ended_one_is_not_begun_again(registry, ending):
         InputError, match=f"expected one that has not ended, found that it ended with {ending}"
     ):
         begin(registry, settings(), now=EVENING)
+
+
+def test_of_several_processes_one_begins(registry):
+    """Each under another margin: a second one would be another draw of the same lot."""
+    code = (
+        "import pathlib, sys; sys.path[:0] = ['tests/experiment']; from ab_cases import settings; "
+        "from jettison.experiment.registry import begin; "
+        "begin(pathlib.Path(sys.argv[1]), settings(margin=float(sys.argv[2])), now='2026-03-01')"
+    )
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(registry), str(margin)],
+            stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
+        )
+        for margin in (0.01, 0.02, 0.03, 0.04)
+    ]
+    assert sorted(process.wait() for process in begun) == [0, 1, 1, 1]
+    assert len(read_registry(registry)) == 1
 
 
 def test_an_invalid_one_is_begun_again(registry):

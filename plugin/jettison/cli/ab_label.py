@@ -59,5 +59,11 @@ def _print(report: LabelReport) -> None:
     typer.echo(f"judged by labels: {report.judged:,} units ({report.newly_judged:,} new): {counts}")
     if report.waiting:
         typer.echo(f"{report.waiting:,} units on which they differ still wait for labels")
+    if report.unkept:
+        typer.echo(
+            f"{report.unkept:,} of them cannot get one, and count as worse: disagreement_bytes is used up"
+        )
     if report.open:
-        typer.echo(f"{report.open:,} labelled units are not complete yet: label again later")
+        typer.echo(
+            f"{report.open:,} labelled units lost an answer, or are not complete yet: label again later"
+        )

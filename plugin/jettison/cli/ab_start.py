@@ -241,6 +241,10 @@ def _notes(setup: Setup, settings: Settings, loaded: bool | None) -> tuple[str, 
         )
     if loaded is False:
         notes.append("the server loads nothing over its API (it is not in explicit mode): restart it")
+    if settings.is_aa:
+        notes.append(
+            "both models are the same file: an A/A experiment, which tests the road and promotes nothing"
+        )
     if setup.mode == "split":
         notes.append("split traffic has no pairs: it can roll back, and proves no quality (`ab replay` does)")
     elif settings.unit != REQUEST:

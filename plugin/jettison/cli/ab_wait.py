@@ -21,6 +21,8 @@ CODES = {"promote": 0, "rollback": 1, "exhausted": 2, "invalid": 3, "continue": 
 """Exit codes of --exit-code; `continue` is a timeout, or a ramp that is done."""
 FAILED = 5
 """Its code where the command itself failed: 2 to 4 are verdicts there."""
+_ATTEMPTS = 3
+"""Chosen: a file of some kilobytes that is copied in place is whole long before."""
 
 
 class WaitDocument(BaseModel):
@@ -74,7 +76,7 @@ def _wait(folder: ExperimentFolder, timeout_s: float | None, every_s: float) -> 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     told = ""
     while True:
-        look = look_at(folder)
+        look = _patient_look(folder, every_s)
         remember_look(folder, look)
         if look.decision != "continue" or look.act is not None:
             _keep(folder, look)
@@ -92,6 +94,22 @@ def _wait(folder: ExperimentFolder, timeout_s: float | None, every_s: float) -> 
         if deadline is not None and time.monotonic() >= deadline:
             return look, True
         time.sleep(every_s if deadline is None else max(0.0, min(every_s, deadline - time.monotonic())))
+
+
+def _patient_look(folder: ExperimentFolder, every_s: float, attempts: int = _ATTEMPTS) -> Look:
+    """A look; counters of other nodes may be on their way while they are read.
+
+    Raises:
+        InputError: They could not be read several times in a row.
+    """
+    try:
+        return look_at(folder)
+    except InputError as error:
+        if attempts == 1:
+            raise
+        err.print(f"looking again: {error}", highlight=False, soft_wrap=True)
+    time.sleep(every_s)
+    return _patient_look(folder, every_s, attempts - 1)
 
 
 def _keep(folder: ExperimentFolder, look: Look) -> None:

@@ -50,7 +50,8 @@ class LabelReport(BaseModel):
         judged: Units that are judged now, over all files.
         newly_judged: Of them those by this file.
         waiting: Complete units that still want a label.
-        open: Units with labels that the router has not completed yet; label again later.
+        unkept: Of them those whose disagreements the router had no room for: they count as worse.
+        open: Labelled units that the router has not completed yet, or that lost an answer.
         better: Judged units on which the candidate was right.
         same: On which neither was, or both as often.
         worse: On which the baseline was.
@@ -68,6 +69,7 @@ class LabelReport(BaseModel):
     judged: int
     newly_judged: int
     waiting: int
+    unkept: int
     open: int
     better: int
     same: int
@@ -106,8 +108,10 @@ def take_labels(folder: ExperimentFolder, given: Mapping[str, Label]) -> LabelRe
         )
         book.labels.update(new)
         units = _units(kept, is_request=settings.unit == REQUEST)
-        differing = list(read_differing(folder.counter_folder, settings.id))
-        fresh = dict(_judged(units, book, differing, is_request=settings.unit == REQUEST))
+        differing = dict(
+            _named(read_differing(folder.counter_folder, settings.id), is_request=settings.unit == REQUEST)
+        )
+        fresh = dict(_judged(units, book, differing))
         _append(
             folder.labels_path,
             ({"unit": name, "score": score, "slices": parts} for name, (score, parts) in fresh.items()),
@@ -128,6 +132,7 @@ def take_labels(folder: ExperimentFolder, given: Mapping[str, Label]) -> LabelRe
         judged=len(book.scores),
         newly_judged=len(fresh),
         waiting=max(0, len(differing) - len(book.scores)),
+        unkept=sum(name not in units for name in differing),
         open=labelled - len(book.scores),
         better=tally.better,
         same=tally.same,
@@ -194,20 +199,24 @@ def _units(kept: Iterable[Disagreement], *, is_request: bool) -> dict[str, list[
     return units
 
 
-def _judged(
-    units: Mapping[str, list[Disagreement]], book: Book, differing: Iterable[Differing], *, is_request: bool
-) -> Iterator[tuple[str, tuple[float, tuple[str, ...]]]]:
-    """Complete units whose disagreements are all labelled, and that were not judged before."""
+def _named(differing: Iterable[Differing], *, is_request: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Complete units by the names that `_units` gives, with their slices."""
     seen: Counter[str] = Counter()
     for unit in differing:
         name = f"{unit.node}/{unit.unit}"
-        if is_request:
-            name, place = f"{name}/{seen[name]}", name
-            seen[place] += 1
+        yield f"{name}/{seen[name]}" if is_request else name, unit.slices
+        seen[name] += 1
+
+
+def _judged(
+    units: Mapping[str, list[Disagreement]], book: Book, differing: Mapping[str, tuple[str, ...]]
+) -> Iterator[tuple[str, tuple[float, tuple[str, ...]]]]:
+    """Complete units whose disagreements are all labelled, and that were not judged before."""
+    for name, slices in differing.items():
         records = units.get(name, [])
         if records and name not in book.scores and all(r.request in book.labels for r in records):
             scores = [_score(record, book.labels[record.request]) for record in records]
-            yield name, (sum(scores) / len(scores), unit.slices)
+            yield name, (sum(scores) / len(scores), slices)
 
 
 def _fits(record: Disagreement, label: Label) -> bool:

@@ -13,8 +13,16 @@ from pathlib import Path
 from jettison.core.errors import InputError, RepositoryError
 from jettison.core.files import sha256_of
 from jettison.core.locks import locked
-from jettison.experiment.folder import SETTINGS, ExperimentFolder, Setup, Side, folders, make_folder
-from jettison.experiment.registry import begin
+from jettison.experiment.folder import (
+    REGISTRY,
+    SETTINGS,
+    ExperimentFolder,
+    Setup,
+    Side,
+    folders,
+    make_folder,
+)
+from jettison.experiment.registry import Entry, begin
 from jettison.experiment.settings import REQUEST, Settings
 from jettison.triton.config import ModelConfig
 from jettison.triton.manifest import MANIFEST_NAME
@@ -158,16 +166,43 @@ def open_experiment(
         ModelFolder(setup.repository / side.model).config() for side in (setup.baseline, setup.candidate)
     ]
     config = router_config(setup.router, *sides, options=options)
+    _check_home(home, settings, setup)
     home.mkdir(parents=True, exist_ok=True)
     with locked(home.absolute() / "start"):
         _check_router(home, settings, setup)
         known = _standing(home, settings, setup)
-        begin(home.absolute() / "registry.json", settings, now=now, because=because)
+        entry = begin(home.absolute() / REGISTRY, settings, now=now, because=because)
+        _check_name(entry, settings)
         folder = known or make_folder(home, settings, setup)
         if not folder.state_path.exists():
             write_state(folder.state_path, first_state(settings, setup))
         version = _published(config, setup.repository) or _publish(config, setup.repository, now).version
     return Begun(folder, config, version, known is not None)
+
+
+def _check_home(home: Path, settings: Settings, setup: Setup) -> None:
+    """The home is outside the repository, where Triton takes every folder for a model."""
+    if home.resolve().is_relative_to(setup.repository.resolve()):
+        raise InputError(
+            f"home {home}",
+            detail=f"expected a folder outside the repository {setup.repository}, where it would be a model",
+            fix="Give another --home, or set JETTISON_EXPERIMENTS",
+        )
+    if (home / settings.name).is_file():
+        raise InputError(
+            f"experiment {settings.name!r}",
+            detail="a file in the home has that name",
+            fix="Give another name",
+        )
+
+
+def _check_name(entry: Entry, settings: Settings) -> None:
+    if entry.name != settings.name:
+        raise InputError(
+            f"experiment {settings.id}",
+            detail=f"it runs already, under the name {entry.name!r}",
+            fix=f"Go on with that one: jettison ab status {entry.name}",
+        )
 
 
 def _publish(config: ModelConfig, repository: Path, now: str) -> Published:

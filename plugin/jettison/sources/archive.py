@@ -2,8 +2,8 @@
 
 torch.export.load runs code from a file by four ways: pickled objects, compiled libraries, and the text of
 sizes and of guards, which torch evaluates as Python. Pickles are refused while it loads
-(`exported_program.py`); here the rest is, before it loads. So are operators that open files, by which a program
-could write one as it runs. This is a fence and no sandbox.
+(`exported_program.py`); here the rest is, before it loads. So are operators that open files, by which a
+program could write one as it runs. This is a fence and no sandbox.
 Source: torch/export/pt2_archive/_package.py, torch/_export/serde/serialize.py and torch/export/_unlift.py of
 2.14, the same in 2.6 but for guards; https://pytorch.org/docs/stable/export.html, "Never load data from an
 untrusted source".
@@ -85,16 +85,19 @@ def check_archive(path: Path) -> None:
     if not graphs:
         raise _bad(path, "expected a file of torch.export.save, found no program in it", "Save it again")
     for graph in graphs:
-        program = _parsed(graph, path)
-        for text in _texts_of(program, "in_spec"):
-            if not _SPECIFICATION.fullmatch(text):
-                raise _refused(path, f"arguments that are no names: {text[:80]!r}")
-        for text in _evaluated(program):
-            if not _is_arithmetic(text):
-                raise _refused(path, f"a size or a guard that is no arithmetic: {text[:80]!r}")
-        for text in _operators(program):
-            if not _OPERATORS.fullmatch(text) or _FILES.fullmatch(text):
-                raise _refused(path, f"an operator that is no arithmetic of torch's: {text[:80]!r}")
+        _check_program(_parsed(graph, path), path)
+
+
+def _check_program(program: object, path: Path) -> None:
+    for text in _texts_of(program, "in_spec"):
+        if not _SPECIFICATION.fullmatch(text):
+            raise _refused(path, f"arguments that are no names: {text[:80]!r}")
+    for text in _evaluated(program):
+        if not _is_arithmetic(text):
+            raise _refused(path, f"a size or a guard that is no arithmetic: {text[:80]!r}")
+    for text in _operators(program):
+        if not _OPERATORS.fullmatch(text) or _FILES.fullmatch(text):
+            raise _refused(path, f"an operator that is no arithmetic of torch's: {text[:80]!r}")
 
 
 def _parsed(graph: bytes, path: Path) -> object:

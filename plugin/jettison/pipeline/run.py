@@ -16,6 +16,7 @@ from jettison.core.progress import Reporter
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
+from jettison.evaluate.answers import check_rows
 from jettison.evaluate.gate import choose
 from jettison.evaluate.metrics import Metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
@@ -99,6 +100,7 @@ def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
     entered = enter(recipe.model, recipe.samples.calibration, steps)
     model = open_model(entered.path)
     inputs, outputs = input_specs(model), output_specs(model)
+    check_rows(outputs)
     check_patterns(recipe, model)
     sets = open_sets(recipe, inputs)
     metric = metric_for(recipe.metric, sets.evaluation, outputs)

@@ -18,24 +18,16 @@ import onnx_ir as ir
 from jettison.compress.passes import Workpiece
 from jettison.compress.quantization.calibrate import Calibration
 from jettison.compress.quantization.correct import CORRECTION_SAMPLES, Correction, bias_corrections, corrected
-from jettison.compress.quantization.damage import (
-    BATCH,
-    DAMAGE_SAMPLES,
-    logits_view,
-    noise_to_signal,
-    outputs_of,
-)
+from jettison.compress.quantization.damage import DAMAGE_SAMPLES, NoiseJudge
 from jettison.compress.quantization.equalize import channel_maxima, equalized
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.refine import refined_weights
 from jettison.compress.quantization.static import LayerIntegers, RangeChoice, layer_integers, quantize_static
 from jettison.compress.quantization.weights import QuantizedWeight
-from jettison.core.batching import fitting_batches
 from jettison.core.memory import release, trim
-from jettison.core.samples import Samples, first, split
+from jettison.core.samples import Samples, split
 from jettison.graph.junction import find_junctions
-from jettison.graph.model import input_specs
 
 MEASURED_RANGES: tuple[RangeMethod, ...] = ("max", "mse")
 """Range methods that won on some model; percentile and KL won on none (benchmarks/guarantee.py)."""
@@ -144,7 +136,7 @@ class Bench:
     def __init__(self, piece: Workpiece, samples: Samples, place: Place) -> None:
         self.piece, self._samples, self._place = piece, samples, place
         self.fitting, self.judging = repair_sets(samples)
-        self._judge: _Judge | None = None
+        self._judge: NoiseJudge | None = None
         self._sources: dict[bool, tuple[ir.Model, Calibration]] = {}
         self._rounded: tuple[Candidate, dict[str, LayerIntegers]] | None = None
 
@@ -163,7 +155,8 @@ class Bench:
     def noise(self, repairs: Repairs) -> float:
         """What the repaired model leaves of noise with every layer in integers, over the signal."""
         if self._judge is None:
-            self._judge = _Judge(self.piece, self.judging)
+            exact = self.piece.target.is_gpu
+            self._judge = NoiseJudge(self.piece.model, self.judging, exact=exact)
         return self._judge.noise(repairs.quantize(self._place(repairs.model.graph)))
 
     def make(self, candidate: Candidate) -> Repairs:
@@ -269,21 +262,6 @@ def repair_sets(samples: Samples) -> tuple[Samples, Samples]:
     judges = min(DAMAGE_SAMPLES, samples.count - CORRECTION_SAMPLES)
     judging, fitting = split(samples, judges / samples.count, seed=0)
     return fitting, judging
-
-
-class _Judge:
-    """Says how far a quantized model's outputs are from the float model's, on samples of its own."""
-
-    def __init__(self, piece: Workpiece, samples: Samples) -> None:
-        few = first(samples, DAMAGE_SAMPLES)
-        self._exact = piece.target.is_gpu
-        self._batches = list(fitting_batches(few, input_specs(piece.model), size=BATCH))
-        self._reference = outputs_of(logits_view(piece.model), self._batches, exact=False)
-
-    def noise(self, quantized: ir.Model) -> float:
-        """Energy of the error over the energy of the output."""
-        found = outputs_of(logits_view(quantized), self._batches, exact=self._exact)
-        return noise_to_signal(self._reference, found)
 
 
 def _decibels(noise: float) -> float:

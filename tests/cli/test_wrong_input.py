@@ -82,7 +82,10 @@ def test_an_output_without_a_row_for_each_sample_is_told_before_any_work(jettiso
         found = workspace / "evaluation.npz"
         answer = jettison("evaluate", path, "--baseline", path, "--evaluation", found)
     assert answer.code == 2
-    assert "output 'mean': expected one row for each sample, found a single number for a batch" in answer.err
+    assert (
+        "output 'mean': expected one row for each sample, found a single number for the whole batch"
+        in answer.err
+    )
     assert not list((workspace / "out").glob("steps/[!.]*"))
 
 

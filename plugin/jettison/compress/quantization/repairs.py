@@ -1,4 +1,4 @@
-"""What is done against the loss by rounding, chosen by calibration samples that took no part in it.
+"""What is done against the loss by rounding, chosen by calibration samples that no correction was made from.
 
 Ranges by each method, with and without a bias correction; the same on an equalized copy of the model; then,
 on the best of them, weights rounded with error feedback. None of it wins on every model, and what helps alone
@@ -102,11 +102,24 @@ class Repairs:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The repairs that were kept, their name, and in words who preferred them and what each was worth."""
+    """The repairs that were kept, their name, and in words who preferred them and what each was worth.
+
+    `left_out` counts those that were not tried, for want of time.
+    """
 
     repairs: Repairs
     candidate: Candidate
     notes: tuple[str, ...] = ()
+    left_out: int = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """That the time ran out, where it did."""
+        count = self.left_out
+        if not count:
+            return ()
+        were = "repair was" if count == 1 else "repairs were"
+        return (f"half of the time for the search was spent, and {count} {were} not tried",)
 
 
 def choose_repairs(
@@ -145,7 +158,7 @@ class Bench:
         """Who prefers one candidate to another, in words."""
         if self.judging is self.fitting:
             return "the samples behind it, too few to hold some out,"
-        return "calibration samples that took no part in it"
+        return "calibration samples behind ranges only, and behind no correction,"
 
     @property
     def can_equalize(self) -> bool:
@@ -243,7 +256,8 @@ class _Contest:
         best = self.best()
         worth = (f"{name.short} {_decibels(noise):.1f}" for name, noise in self._noises.items())
         notes = f"{best}, as {self._bench.judges} prefer", f"SQNR there, in dB: {', '.join(worth)}"
-        return Chosen(self._made or self._bench.make(best), best, notes)
+        left_out = self._rungs - len(self._noises)
+        return Chosen(self._made or self._bench.make(best), best, notes, left_out)
 
 
 def first_rungs(choices: Sequence[RangeChoice], effort: Effort, *, equalize: bool) -> Iterator[Candidate]:

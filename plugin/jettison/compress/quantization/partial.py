@@ -29,6 +29,7 @@ from jettison.compress.quantization.repairs import Effort
 from jettison.compress.quantization.search import Point, Search, spread
 from jettison.compress.quantization.trial import Trial
 from jettison.core.samples import Samples
+from jettison.evaluate.figures import counted
 
 _FRONT_POINTS = 24
 """Choices of the front that the joint evaluations may pick from: 1 dB apart on the models measured."""
@@ -147,7 +148,7 @@ class _Words:
     def notes(self) -> tuple[str, ...]:
         """How the choice was made."""
         chosen, count = self.answer.chosen, len(self.trial.measured)
-        effort = f"{count} joint evaluation{'' if count == 1 else 's'}"
+        effort = counted(count, "joint evaluation")
         price = self._price_note(self.answer.nothing.cost, chosen.cost)
         if not chosen.layers or not self.answer.is_held:
             return price, effort

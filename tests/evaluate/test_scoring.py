@@ -155,6 +155,12 @@ def test_a_baseline_with_nan_is_refused_by_sample():
         reference_of(FakeRunner(broken), some_samples(16), batch_size=8)
 
 
+def test_few_samples_are_run_at_once_since_memory_grows_with_them():
+    runner = echo()
+    score(runner, some_samples(10), metric=resolve_metric("top1"))
+    assert runner.sizes == [4, 4, 2]
+
+
 def test_answers_that_do_not_fit_are_refused():
     samples = some_samples(20)
     top1, reference = resolve_metric("top1"), reference_of(echo(), samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from jettison.core.artifacts import Store
 from jettison.core.progress import silent
 from jettison.core.samples import samples_of
 from jettison.core.targets import parse_target
+from jettison.engines import onnxruntime as engine
 from jettison.evaluate.latency import LatencyPlan, compare_latency
 from jettison.evaluate.metrics import resolve_metric
 from jettison.graph.model import input_specs, open_model
@@ -195,6 +197,28 @@ def test_latency_is_measured_again_for_other_inputs(steps, source, monkeypatch):
     for inputs in (first, first, second):
         steps.latency({"baseline": source, "same": source}, inputs, baseline="baseline")
     assert len(asked) == 2
+
+
+def test_latency_is_of_sessions_as_a_server_runs_them_and_scores_of_thrifty_ones(steps, source, monkeypatch):
+    """Thrift changes no result, but it does change times."""
+    opened = []
+
+    def recorded(*arguments, **settings):
+        opened.append(settings["thrift"])
+        return real(*arguments, **settings)
+
+    real = engine.session_of
+    monkeypatch.setattr(engine, "session_of", recorded)
+    once = LatencyPlan(warm_up_rounds=1, max_rounds=2, max_seconds=0.1)
+    monkeypatch.setattr(module, "compare_latency", functools.partial(compare_latency, plan=once))
+    samples = images(source)
+    steps.latency({"baseline": source}, next(samples.batches(1)).inputs, baseline="baseline")
+    assert opened == ["none"]
+    opened.clear()
+    reference = LazyReference(source, samples, steps)
+    for optimize in (True, False):
+        steps.scores(source, samples, resolve_metric("sqnr"), reference=reference, optimize=optimize)
+    assert opened == ["unplanned"] * 3
 
 
 def test_an_edited_metric_scores_again(steps, source, tmp_path, monkeypatch):

@@ -7,10 +7,13 @@ import re
 
 import numpy as np
 import pytest
+from onnx import TensorProto
+from small_models import feature_net, features, model_of, samples_for
 
 from jettison.compress.passes import Measurement, Workpiece
 from jettison.compress.quantization.layers import find_layers
 from jettison.compress.quantization.partial import QuantizePartial
+from jettison.compress.quantization.quantize import QuantizeFull
 from jettison.core.samples import samples_of
 from jettison.core.targets import parse_target
 from jettison.graph.model import input_specs
@@ -251,6 +254,33 @@ def test_too_few_search_samples_are_judged_by_their_score_and_the_result_says_so
         "by their score alone: give more by --search or samples.search",
     )
     assert any("whose score falls by 0.003 on the search samples" in note for note in result.notes)
+
+
+def deciding(*, over_scores):
+    """Two layers and a decision: by the highest score, or by whether the first one is above zero."""
+    net, x = feature_net(32)
+    scores = net.gemm(net.op("Relu", net.gemm(x, (32, 64))), (64, 16))
+    if over_scores:
+        net.output(net.named("ArgMax", scores, to="y", axis=1, keepdims=0), ["batch"], TensorProto.INT64)
+    else:
+        is_above = net.op("Greater", scores, net.const(np.float32(0)))
+        net.output(is_above, ["batch", 16], TensorProto.BOOL)
+    return model_of(net)
+
+
+@pytest.mark.parametrize("over_scores", [True, False])
+def test_a_search_that_cannot_see_any_loss_says_so(over_scores):
+    """A loss shows on scores behind an ArgMax, and on no truth behind a comparison."""
+    model = deciding(over_scores=over_scores)
+    memory = Memory()
+    given = Workpiece(model, parse_target("cpu"), measure=Judge(most=STORED), remember=memory)
+    result = QuantizePartial(objective="bits")(given, samples_for(model, features(32, 48)))
+    (key,) = memory.names("damages")
+    assert all((damage > 0) == over_scores for damage in memory[key].values())
+    assert any("could not be measured" in text for text in result.warnings) != over_scores
+    full = QuantizeFull(repair="measure")(given, samples_for(model, features(32, 48)))
+    assert any("no repair could be told from another" in text for text in full.warnings) != over_scores
+    assert QuantizeFull()(given, samples_for(model, features(32, 48))).warnings == ()
 
 
 def test_gpu_cost_is_labelled_an_estimate(samples):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jettison.compress.passes import Workpiece
+from jettison.compress.quantization import cost
 from jettison.compress.quantization.cost import (
     RANDOM_SUBSETS,
     CostModel,
@@ -128,6 +129,28 @@ def test_a_cost_model_is_fitted_to_what_was_profiled(quantize_us, dequantize_us)
     some = workshop.place(frozenset(workshop.names[:2]))
     spent = sum(time.time_us for time in workshop.profile(some))
     assert found.time_us(some) == pytest.approx(spent), "it predicts a choice that was never profiled"
+
+
+def test_a_search_on_this_machine_counts_borders_as_its_profiles_tell(monkeypatch):
+    """Profiles by a law: 10 us a layer in float, 4 in integers, 50 us for each value that is quantized."""
+    model = cleaned("residual_add")
+    names = [layer.name for layer in find_layers(model.graph)]
+
+    def profile(found, inputs, *, threads):
+        nodes = {node.name: node for node in found.graph}
+        pairs = sum(node.op_type == "QuantizeLinear" for node in found.graph)
+        weights = {name: nodes[name].inputs[1].producer() for name in names}
+        times = [OperatorTime(name, "Conv", 10.0 if weights[name] is None else 4.0) for name in names]
+        return [*times, OperatorTime("others", "Relu", 50.0 * pairs)]
+
+    monkeypatch.setattr(cost, "operator_times", profile)
+    samples = samples_of(ZOO["residual_add"].inputs(4, 0), specs=input_specs(model))
+    piece = Workpiece(model, parse_target("cpu"), threads=1)
+    material = gather(piece, samples, "max", frozenset(), effort="none")
+    one = frozenset(names[:1])
+    alone = 10.0 * (len(names) - 1) + 4.0
+    assert material.cost(frozenset()) == pytest.approx(10.0 * len(names))
+    assert material.cost(one) > alone + 20, "its input is quantized, and its output is read in float"
 
 
 def test_an_estimate_is_the_roofline_of_layers_borders_and_of_products_that_stay_in_float():

@@ -87,6 +87,25 @@ def test_whatever_ends_a_verb_is_one_document(jettison, recipe, monkeypatch, err
     assert answer.document["error"]["what"] == what
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            Terminated(),
+            "interrupted: stopped by SIGTERM. Run it again: run and compress go on after the last ",
+        ),
+        (Terminated(signal.SIGHUP), "interrupted: stopped by SIGHUP. Run it again"),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_a_log_tells_which_signal_stopped_a_verb(jettison, recipe, monkeypatch, error, words):
+    monkeypatch.setattr(run_verb, "walk", dying(error))
+    answer = jettison("run", recipe)
+    assert answer.out == ""
+    assert answer.err.startswith(words)
+    assert bool(answer.err) == bool(words)
+
+
 def test_defect_is_told_with_its_type_and_its_traceback(jettison, recipe, monkeypatch):
     monkeypatch.setattr(run_verb, "walk", dying(KeyError("lost")))
     answer = jettison("run", recipe, "--json")

@@ -105,6 +105,26 @@ def test_small_figures_keep_their_digits(capsys, size_bytes, latency_ms, words):
     assert all(word in cells for word in words)
 
 
+@pytest.mark.parametrize(
+    ("shares", "heading", "words"),
+    [
+        ({"int8_mac_share": 0.97, "fp8_mac_share": 0.0}, "INT8 MACs", "│ 97% │"),
+        ({"int8_mac_share": 0.0, "fp8_mac_share": 0.93}, "8-bit MACs", "│ FP8 93% │"),
+        ({"int8_mac_share": 0.4, "fp8_mac_share": 0.5}, "8-bit MACs", "│ INT8 40%, FP8 50% │"),
+        ({"int8_mac_share": None, "fp8_mac_share": None}, "INT8 MACs", "│ │"),
+    ],
+)
+def test_products_in_fp8_are_told_beside_those_in_int8(capsys, shares, heading, words):
+    text = printed(capsys, compiles=True, **shares)
+    assert heading in text
+    assert words in " ".join(row(text).split())
+
+
+def test_one_sample_is_no_plural(capsys):
+    print_result(result().model_copy(update={"evaluation_samples": 1}))
+    assert "small on sm89, 1 sample " in capsys.readouterr().out
+
+
 def test_nobody_asked(capsys):
     assert "not asked" in row(printed(capsys, notes=("8 nodes kept in float32: a crashed one",)))
 

@@ -68,6 +68,27 @@ def test_external_data_that_is_missing_or_outside(jettison, workspace, location,
     assert not (workspace / "out").exists()
 
 
+@pytest.mark.parametrize("verb", ["compress", "evaluate"])
+def test_an_output_without_a_row_for_each_sample_is_told_before_any_work(jettison, workspace, verb):
+    model = onnx.load(workspace / "model.onnx")
+    logits = model.graph.output[0]
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", [logits.name], ["mean"], keepdims=0))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, []))
+    path = workspace / "mean.onnx"
+    onnx.save(model, path)
+    if verb == "compress":
+        answer = compress(jettison, workspace, model=path)
+    else:
+        found = workspace / "evaluation.npz"
+        answer = jettison("evaluate", path, "--baseline", path, "--evaluation", found)
+    assert answer.code == 2
+    assert (
+        "output 'mean': expected one row for each sample, found a single number for the whole batch"
+        in answer.err
+    )
+    assert not list((workspace / "out").glob("steps/[!.]*"))
+
+
 def test_opset_8(jettison, workspace):
     model = onnx.load(workspace / "model.onnx")
     model.opset_import[0].version = 8

@@ -15,6 +15,7 @@ from small_models import (
     features,
     image,
     model_of,
+    piece_of,
     quantized,
     residual_network,
     run,
@@ -23,6 +24,8 @@ from small_models import (
 
 from jettison.compress.passes import PassResult
 from jettison.compress.quantization.dynamic import quantize_dynamically
+from jettison.compress.quantization.equalize import channel_maxima, equalized
+from jettison.compress.quantization.float8 import QuantizeFloat8
 from jettison.compress.quantization.histogram import histogram_of
 from jettison.compress.quantization.layer_format import clip_share
 from jettison.compress.quantization.layer_noise import layer_sqnr_db
@@ -97,6 +100,30 @@ def test_a_layer_that_was_damaged_is_found_where_the_noise_rises():
     assert [levels[name] for name in names[:2]] == [CAP_DB, CAP_DB]
     assert all(levels[name] < 20 for name in names[2:])
     assert levels[names[2]] < 0
+
+
+def test_fp8_counts_as_quantized():
+    model, arrays = residual_network(), image(count=40)
+    step = QuantizeFloat8()
+    piece = piece_of(model, "sm89")
+    result = step(piece, samples_for(model, arrays))
+    layers = reported(model, result.model, arrays, Known(result.layers, simulation=result.simulation))
+    told = {layer.node: layer.quantized for layer in result.layers}
+    assert any(told.values())
+    for name, layer in layers.items():
+        assert layer.quantized == told[name], name
+        assert (layer.weight.element_type == "float8_e4m3fn") == told[name]
+
+
+def test_noise_is_held_against_the_float_model_that_the_layers_stand_for():
+    """An equalized model computes the same by other layers: against the baseline they look broken."""
+    model, arrays = residual_network(), image(count=4)
+    equal = equalized(model, channel_maxima(model, samples_for(model, arrays), threads=1)).model
+    known = Known(counterpart=equal)
+    own = [layer.sqnr_db for layer in reported(model, equal, arrays, known).values()]
+    wrong = [layer.sqnr_db for layer in reported(model, equal, arrays).values()]
+    assert own == [CAP_DB] * len(own)
+    assert min(wrong) < 20
 
 
 def test_identical_models_have_no_noise_no_range_and_the_same_size():

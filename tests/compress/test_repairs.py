@@ -105,6 +105,28 @@ def test_less_effort_tries_less(samples: Samples, effort: Effort, expected: list
     assert memory.computed == [f"repair {candidate}" for candidate in expected]
 
 
+@pytest.mark.parametrize(("tried", "left_out"), [(0, 7), (1, 7), (2, 7), (3, 6), (8, 1), (9, 0)])
+def test_repairs_take_half_of_the_time_and_the_first_two_in_any_case(
+    samples: Samples, tried: int, left_out: int
+) -> None:
+    """A second for each: half of the time is spent after `tried` of them."""
+    memory = Memory(
+        {**WORTHLESS, PLAIN: 0.3, CORRECTED: 0.2, MSE_PLAIN: 0.4, MSE_CORRECTED: 0.5, REFINED: 0.6}
+    )
+    asked: list[str] = []
+
+    def remember(key: str, compute: Callable[[], Figures]) -> Figures:
+        asked.append(key)
+        return memory(key, compute)
+
+    chosen = climbed(samples, "all", remember=remember, time_left_s=lambda: 2.0 * tried - len(asked))
+    assert chosen.left_out == left_out
+    assert len(asked) == 9 - left_out
+    assert chosen.candidate == CORRECTED
+    words = f"half of the time for the search was spent, and {left_out} repair"
+    assert [text.startswith(words) for text in chosen.warnings] == [True] * (left_out > 0)
+
+
 def test_with_nothing_to_choose_nothing_is_judged_and_the_file_is_the_plain_one(samples: Samples) -> None:
     memory, model = Memory(), residual_network()
     chosen = climbed(samples, "none", (MAX,), remember=memory)
@@ -276,7 +298,9 @@ def test_full_repairs_nothing_unless_asked_and_then_says_what_it_kept(samples: S
     piece = dataclasses.replace(piece_of(residual_network()), remember=Memory(worth))
     first_note, second_note = full(samples, piece, repair="all").notes
     kept = "ranges by max, bias correction kept, weights rounded with error feedback"
-    assert first_note == f"{kept}, as calibration samples that took no part in it prefer"
+    assert first_note == (
+        f"{kept}, as calibration samples behind ranges only, and behind no correction, prefer"
+    )
     assert second_note == (
         "SQNR there, in dB: max 10.0, max corrected 17.0, max equalized -9.5, "
         "max equalized corrected -9.5, max refined 20.0"

@@ -1,6 +1,8 @@
 """Lineage and the store: a step with the same lineage runs once, any other runs again."""
 
 import importlib.metadata
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +38,39 @@ def lineage(**changes: object) -> Lineage:
 def test_equal_work_has_an_equal_digest() -> None:
     assert lineage().digest == lineage().digest
     assert lineage(libraries=("numpy", "onnx")).digest == lineage(libraries=("onnx", "numpy")).digest
+
+
+def test_what_a_killed_process_left_half_made_is_swept_and_what_another_makes_stays(tmp_path: Path) -> None:
+    store, killed = Store(tmp_path / "steps"), "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    code = (
+        "from pathlib import Path; from jettison.core.artifacts import Store, lineage_of\n"
+        f"def build(stage):\n    (stage / 'half').touch()\n    {killed}\n"
+        f"Store(Path({str(store.root)!r})).once(lineage_of('step', '', parents=(), libraries=()), build)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = store.root.iterdir()
+    assert left.name.startswith(".step-")
+    (store.root / ".hidden").mkdir()
+    made = lineage()
+
+    def sweep_meanwhile(stage: Path) -> None:
+        Store(store.root).sweep()
+        (stage / "whole").touch()
+
+    folder = store.once(made, sweep_meanwhile)
+    assert {path.name for path in store.root.iterdir()} == {folder.name, ".hidden"}
+    assert (folder / "whole").exists()
+
+
+def test_what_is_forgotten_is_built_again(tmp_path: Path) -> None:
+    store, built = Store(tmp_path), []
+    for _ in range(2):
+        store.once(lineage(), built.append)
+    assert len(built) == 1
+    store.forget(lineage())
+    store.forget(lineage(step="never made"))
+    store.once(lineage(), built.append)
+    assert len(built) == 2
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,20 @@ def test_the_only_batch_is_never_left_out() -> None:
     assert rows(fitting_batches(numbered(1), [spec(2, 1)], fill_last=False)) == [[0, 0]]
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "batches"),
+    [
+        (2, 4, [[0, 1, 0, 1]]),
+        (3, 4, [[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 1, 2]]),
+        (4, 6, [[0, 1, 2, 3, 0, 1], [2, 3, 0, 1, 2, 3]]),
+    ],
+)
+def test_in_an_only_batch_that_is_too_short_each_sample_counts_alike(
+    count: int, size: int, batches: list[list[float]]
+) -> None:
+    assert rows(fitting_batches(numbered(count), [spec(size, 1)], fill_last=False)) == batches
+
+
 def test_progress_counts_samples_not_what_was_filled_up() -> None:
     seen = []
     list(fitting_batches(numbered(5), [spec(2, 1)], progress=lambda *found: seen.append(found)))

@@ -18,6 +18,7 @@ class Settings(BaseModel):
     sizes: list[int] = Field(default=[1], max_length=2)
     names: dict[str, int] = {}
     perhaps: bool | None = None
+    block: Literal[32, 64, 128] = 128
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,7 @@ class Settings(BaseModel):
         ({"sizes": 3}, "sizes: expected a list, found 3"),
         ({"sizes": ["9" * 5000]}, "sizes.0: expected a whole number of fewer digits, found '999"),
         ({"names": [1]}, "names: expected a mapping of keys, found [1]"),
+        ({"block": 48}, "block: expected one of 32, 64, 128, found 48"),
     ],
 )
 def test_finding_in_words(given, words):

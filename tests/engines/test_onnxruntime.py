@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jettison.core.errors import ModelError
 from jettison.core.runner import mixes_samples
-from jettison.engines.onnxruntime import OnnxRuntimeRunner, runner_of, session_of
+from jettison.engines import onnxruntime as module
+from jettison.engines.onnxruntime import OnnxRuntimeRunner, Thrift, runner_of, session_of
 from jettison.graph.save import save_model
 from zoo.builder import image_net
 from zoo.session import cleaned
@@ -34,6 +38,47 @@ def test_model_beyond_the_limit_runs_through_a_file_that_is_gone_afterwards(tmp_
     whole, split = runner_of(model).run(inputs), runner_of(model, limit_bytes=2000).run(inputs)
     assert all(np.array_equal(whole[name], split[name]) for name in whole)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["residual_add", "attention_layernorm", "lstm", "many_inputs_outputs"])
+@pytest.mark.parametrize("optimize", [True, False])
+def test_thrift_changes_no_answer(tmp_path, name, optimize):
+    save_model(cleaned(name), tmp_path / "model.onnx")
+    inputs = ZOO[name].inputs(3, 0)
+    found = [
+        OnnxRuntimeRunner(tmp_path / "model.onnx", threads=1, optimize=optimize, thrift=thrift).run(inputs)
+        for thrift in get_args(Thrift)
+    ]
+    for other in found[1:]:
+        for output, array in found[0].items():
+            np.testing.assert_array_equal(other[output], array)
+
+
+@pytest.mark.parametrize(("outputs", "thrift"), [(1, "unplanned"), (8, "unplanned"), (9, "ordered")])
+def test_a_graph_that_reports_on_its_inside_is_run_in_its_own_order(monkeypatch, outputs, thrift):
+    net, x = image_net("reports", 8)
+    for _ in range(outputs):
+        x = net.op("Relu", x)
+        net.output(x, ["batch", 8, 16, 16])
+    opened = []
+
+    def recorded(*arguments, **settings):
+        opened.append(settings["thrift"])
+        return session_of(*arguments, **settings)
+
+    monkeypatch.setattr(module, "session_of", recorded)
+    runner_of(ir.from_proto(net.model()))
+    assert opened == [thrift]
+
+
+@pytest.mark.parametrize(
+    ("thrift", "plans", "ordered"),
+    [("none", True, False), ("unplanned", False, False), ("ordered", False, True)],
+)
+def test_a_session_that_is_timed_plans_its_memory_as_a_server_does(thrift, plans, ordered):
+    options = session_of(quantized_product().SerializeToString(), thrift=thrift).get_session_options()
+    assert options.enable_mem_pattern is plans
+    assert (options.execution_order == onnxruntime.ExecutionOrder.PRIORITY_BASED) is ordered
 
 
 def quantized_product():

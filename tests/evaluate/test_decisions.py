@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jettison.core.errors import ModelError, SamplesError
 from jettison.core.samples import Samples, samples_of
 from jettison.evaluate.answers import DEFAULT_BATCH_SIZE
-from jettison.evaluate.decisions import DecisionReport, explain_decisions
+from jettison.evaluate.decisions import DecisionPlan, DecisionReport, explain_decisions
 from jettison.evaluate.explanation import NotApplicable
 from jettison.evaluate.reference import reference_of
 
@@ -61,6 +61,19 @@ def test_a_changed_decision_tells_both_classes_both_margins_and_its_effect():
     assert found.changed_baseline_margin_median == 1.0
 
 
+def test_with_five_that_count_the_effect_is_whether_the_label_is_among_them():
+    """All are decided otherwise; of the labels, one leaves the five, one enters, one stays, one stays out."""
+    samples = scored([[9, 8, 7, 6, 5, 4, 3, 2, 1]] * 4, labels=[4, 5, 0, 8])
+    leaves, enters = [0, 9, 0, 0, -9], [0, 9, 0, 0, 0, 3]
+    found = explained(adding([leaves, enters, [0, 9], [0, 9]]), samples, plan=DecisionPlan(top=5))
+    assert found.changed == 4
+    effects = {change.sample: change.effect for change in found.decisions}
+    assert effects == {0: "worse", 1: "better", 2: "same", 3: "same"}
+    assert (found.worse, found.better) == (1, 1)
+    by_one = explained(adding([leaves, enters, [0, 9], [0, 9]]), samples)
+    assert (by_one.worse, by_one.better) == (1, 0)
+
+
 def test_effects_are_worse_better_and_same():
     samples = scored([[2, 1, 0]] * 3, labels=[0, 1, 2])
     found = explained(adding([[0, 5]] * 3), samples)
@@ -70,11 +83,11 @@ def test_effects_are_worse_better_and_same():
 
 def test_decisions_of_which_the_baseline_was_surest_come_first_and_only_some_are_kept():
     samples = scored([[1, 0], [3, 0], [2, 0], [0, 0, 4]])
-    found = explained(adding([[0, 9], [0, 9], [0, 9], [0, 9]]), samples, most=2)
+    found = explained(adding([[0, 9], [0, 9], [0, 9], [0, 9]]), samples, plan=DecisionPlan(most=2))
     assert found.changed == 4
     assert [(change.sample, change.baseline_margin) for change in found.decisions] == [(3, 4.0), (1, 3.0)]
     assert [(pair.from_class, pair.to_class, pair.count) for pair in found.pairs] == [(0, 1, 3), (2, 1, 1)]
-    assert len(explained(adding([[0, 9]] * 4), samples, most=1).pairs) == 1
+    assert len(explained(adding([[0, 9]] * 4), samples, plan=DecisionPlan(most=1)).pairs) == 1
 
 
 def test_a_tie_has_the_margin_zero_and_goes_to_the_first_class():
@@ -171,7 +184,7 @@ def test_a_reference_for_other_samples_is_refused():
 def test_a_variant_with_other_classes_is_refused():
     samples = some_samples()
     variant = FakeRunner(lambda x: {"scores": x[:, :7]}, outputs=[spec("scores", ("batch", 7))])
-    with pytest.raises(ModelError, match=r"expected the baseline's shape \(4, 10\), found shape \(4, 7\)"):
+    with pytest.raises(ModelError, match=r"expected the baseline's shape \(\d, 10\), found shape \(\d, 7\)"):
         explain_decisions(variant, samples, reference=reference_of(echo(), samples))
 
 

@@ -207,6 +207,22 @@ def test_a_file_that_saturates_on_this_cpu_is_refused():
     assert judge(GATE, evidence(portability=Portability(kernel_db=22.8, simulation_db=22.9))).accepted
 
 
+def test_fp8_on_a_cpu_is_not_told_to_be_saturated_integers():
+    text = Portability(kernel_db=-7.6, simulation_db=26.3, holds_float8=True).text
+    assert text.startswith(
+        "not portable between CPUs: -7.6 dB by this CPU's kernels, 26.3 dB in exact arithmetic"
+    )
+    assert "FP8, which is for GPUs" in text
+    assert "pair-safe" not in text
+
+
+def test_one_sample_is_no_plural():
+    report = judge(
+        GATE, evidence(broken=1, interval=paired_interval(np.zeros(1), np.zeros(1), confidence=0.95))
+    )
+    assert report.reasons[0] == "outputs hold NaN or infinity for 1 of 1 sample"
+
+
 @given(st.floats(-10, 100), st.floats(-10, 100))
 def test_portability_is_symmetric_and_forgives_rounding(kernel, simulation):
     one = Portability(kernel_db=kernel, simulation_db=simulation)
@@ -264,7 +280,7 @@ def test_the_fastest_accepted_variant_is_chosen():
         baseline="fp32",
     )
     assert choice.name == "full"
-    assert choice.reasons[0] == "full is the fastest of 2 accepted variants, or the smallest of those as fast"
+    assert choice.reasons[0] == "full is the fastest of 2 accepted variants"
     assert "1.60 times the baseline's speed" in choice.reasons
 
 
@@ -273,6 +289,39 @@ def test_among_equal_speeds_the_smaller_wins_then_the_better_score():
     assert choose(equal, baseline="fp32").name == "small"
     scores = {"worse": candidate(interval=interval(worse=3)), "better": candidate()}
     assert choose(scores, baseline="fp32").name == "better"
+
+
+@pytest.mark.parametrize(
+    ("variants", "reason"),
+    [
+        (
+            {"large": candidate(speed=speed(1.61), size_bytes=30), "x": candidate(speed=speed(1.6))},
+            "x is the smallest of 2 equally fast ones, of 2 accepted variants",
+        ),
+        (
+            {
+                "slow": candidate(speed=speed(1.2)),
+                "tiny": candidate(speed=speed(1.6), size_bytes=25, interval=interval(worse=3)),
+                "x": candidate(speed=speed(1.6), size_bytes=25.3),
+            },
+            "x is the most accurate at worst of 2 equally small ones, which are the smallest of 2 equally "
+            "fast ones, of 3 accepted variants",
+        ),
+        (
+            {
+                "tiny": candidate(speed=None, size_bytes=25, interval=interval(worse=3)),
+                "x": candidate(speed=None, size_bytes=25.3),
+                "half": candidate(speed=None, size_bytes=50),
+            },
+            "x is the most accurate at worst of 2 equally small ones, which are the smallest of 3 accepted "
+            "variants",
+        ),
+    ],
+)
+def test_the_reason_is_what_decided_and_names_nothing_the_smallest_that_is_not(variants, reason):
+    choice = choose(variants, baseline="fp32")
+    assert choice.name == "x"
+    assert choice.reasons[0] == reason
 
 
 def test_without_speeds_the_smallest_is_chosen():

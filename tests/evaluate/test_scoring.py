@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jettison.core.errors import ModelError, RecipeError, SamplesError
-from jettison.evaluate.answers import answers_of
+from jettison.evaluate.answers import DEFAULT_BATCH_SIZE, answers_of
 from jettison.evaluate.metrics import resolve_metric
 from jettison.evaluate.reference import reference_of
 from jettison.evaluate.scoring import score, score_reference
@@ -155,15 +155,22 @@ def test_a_baseline_with_nan_is_refused_by_sample():
         reference_of(FakeRunner(broken), some_samples(16), batch_size=8)
 
 
+def test_few_samples_are_run_at_once_since_memory_grows_with_them():
+    runner = echo()
+    score(runner, some_samples(10), metric=resolve_metric("top1"))
+    assert runner.sizes == [4, 4, 2]
+
+
 def test_answers_that_do_not_fit_are_refused():
     samples = some_samples(20)
     top1, reference = resolve_metric("top1"), reference_of(echo(), samples)
     with pytest.raises(
-        ModelError, match=r"output 'scores': expected one row for each of 4 samples, found shape"
+        ModelError,
+        match=rf"'scores': expected one row for each of {DEFAULT_BATCH_SIZE} samples, found shape \(3, 10\)",
     ):
         score(FakeRunner(lambda x: {"scores": x[:3]}), samples, metric=top1)
     with pytest.raises(
-        ModelError, match=r"'scores': expected the baseline's shape \(4, 10\), found shape \(4, 9\)"
+        ModelError, match=r"'scores': expected the baseline's shape \(\d, 10\), found shape \(\d, 9\)"
     ):
         score(FakeRunner(lambda x: {"scores": x[:, 1:]}), samples, metric=top1, reference=reference)
     other = FakeRunner(lambda x: {"other": x}, outputs=(spec("other", ("b", 10)),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import onnx
@@ -11,15 +12,19 @@ import pytest
 from onnx import helper, numpy_helper
 from pydantic import BaseModel, ConfigDict
 
-from jettison.compress.passes import PassResult
+from jettison.compress.passes import PassResult, Refusal
+from jettison.compress.quantization.partial import QuantizePartial
+from jettison.compress.quantization.quantize import QuantizeFull
 from jettison.core.artifacts import Store
 from jettison.core.progress import silent
 from jettison.core.samples import samples_of
 from jettison.core.targets import parse_target
+from jettison.engines import onnxruntime as engine
 from jettison.evaluate.latency import LatencyPlan, compare_latency
 from jettison.evaluate.metrics import resolve_metric
 from jettison.graph.model import input_specs, open_model
 from jettison.pipeline import steps as module
+from jettison.pipeline.records import VariantRecord
 from jettison.pipeline.steps import Bench, LazyReference, Steps
 from jettison.recipe import Variant
 from jettison.recipe_text import parse_variant
@@ -74,6 +79,67 @@ def test_only_a_searching_variant_follows_the_tolerance_and_the_search_samples(
         for _ in range(2):
             steps.variant(source, variant, CPU, samples, bench=bench)
     assert len(made) == times
+
+
+def test_what_a_search_out_of_time_left_is_made_again_and_a_finished_answer_is_not(
+    steps, source, monkeypatch
+):
+    """The first two runs are cut short, the third is not; time is no part of what identifies an answer."""
+    made, cut = [], iter((True, True, False))
+
+    def apply(_, making, stage):
+        made.append(making)
+        record = VariantRecord(
+            refusal=Refusal(reasons=("a fake",), instead="nothing"), is_cut_short=next(cut)
+        )
+        (stage / "record.json").write_text(record.model_dump_json())
+
+    monkeypatch.setattr(Steps, "_apply", apply)
+    variant, samples = parse_variant("it=[{quantize: partial}]"), images(source)
+    for left_s in (0.0, 1.0, 0.0, 2.0):
+        bench = Bench(refuse, 0.01, "these", lambda left_s=left_s: left_s)
+        found = steps.variant(source, variant, CPU, samples, bench=bench)
+    assert len(made) == 3
+    assert not found.record.is_cut_short
+
+
+@pytest.mark.parametrize(("passes", "is_timed"), [("{quantize: full}", False), ("{quantize: partial}", True)])
+def test_only_variants_that_search_are_short_of_time(steps, source, monkeypatch, passes, is_timed):
+    pieces = []
+
+    def check(_, piece):
+        pieces.append(piece)
+        return Refusal(reasons=("a fake",), instead="nothing")
+
+    for kind in (QuantizeFull, QuantizePartial):
+        monkeypatch.setattr(kind, "check", check)
+    bench = Bench(refuse, 0.01, "these", lambda: 5.0)
+    steps.variant(source, parse_variant(f"it=[{passes}]"), CPU, images(source), bench=bench)
+    assert [piece.time_left_s is not None for piece in pieces] == [is_timed]
+
+
+def test_warnings_of_passes_and_that_one_was_cut_short_stand_in_the_record(steps, source, monkeypatch):
+    def applied(_, piece, samples):
+        return PassResult(piece.model.clone(), notes=("told",), warnings=("beware",), is_cut_short=True)
+
+    monkeypatch.setattr(QuantizeFull, "__call__", applied)
+    variant = parse_variant("it=[{quantize: full}]")
+    record = steps.variant(source, variant, CPU, images(source), bench=Bench(refuse, 0.01, "")).record
+    assert record.warnings == ("beware",)
+    assert record.notes == ("told", "beware")
+    assert record.is_cut_short
+
+
+def test_the_float_model_that_layers_stand_for_is_kept_beside_the_variant(steps, source, monkeypatch):
+    def applied(_, piece, samples):
+        return PassResult(piece.model.clone(), counterpart=piece.model.clone())
+
+    bench, variant = Bench(refuse, 0.01, ""), parse_variant("it=[{quantize: full}]")
+    assert steps.variant(source, variant, CPU, images(source), bench=bench).file.counterpart is None
+    monkeypatch.setattr(QuantizeFull, "__call__", applied)
+    file = steps.variant(source, variant, CPU, images(source, seed=1), bench=bench).file
+    assert file.counterpart == file.path.parent / "counterpart.onnx"
+    assert open_model(file.counterpart).graph.num_nodes() == open_model(source.path).graph.num_nodes()
 
 
 def write_record(stage):
@@ -131,6 +197,28 @@ def test_latency_is_measured_again_for_other_inputs(steps, source, monkeypatch):
     for inputs in (first, first, second):
         steps.latency({"baseline": source, "same": source}, inputs, baseline="baseline")
     assert len(asked) == 2
+
+
+def test_latency_is_of_sessions_as_a_server_runs_them_and_scores_of_thrifty_ones(steps, source, monkeypatch):
+    """Thrift changes no result, but it does change times."""
+    opened = []
+
+    def recorded(*arguments, **settings):
+        opened.append(settings["thrift"])
+        return real(*arguments, **settings)
+
+    real = engine.session_of
+    monkeypatch.setattr(engine, "session_of", recorded)
+    once = LatencyPlan(warm_up_rounds=1, max_rounds=2, max_seconds=0.1)
+    monkeypatch.setattr(module, "compare_latency", functools.partial(compare_latency, plan=once))
+    samples = images(source)
+    steps.latency({"baseline": source}, next(samples.batches(1)).inputs, baseline="baseline")
+    assert opened == ["none"]
+    opened.clear()
+    reference = LazyReference(source, samples, steps)
+    for optimize in (True, False):
+        steps.scores(source, samples, resolve_metric("sqnr"), reference=reference, optimize=optimize)
+    assert opened == ["unplanned"] * 3
 
 
 def test_an_edited_metric_scores_again(steps, source, tmp_path, monkeypatch):

@@ -41,7 +41,9 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def interrupted(error: BaseException, *, as_json: bool) -> int:
-    """Tell a script that the command was stopped, and nobody else; the exit code.
+    """Tell a script that the command was stopped, and its log which signal did it; the exit code.
+
+    Whoever pressed Ctrl-C knows, and of a reader that went away nobody is left to be told.
 
     Args:
         error: A KeyboardInterrupt, or the BrokenPipeError of a reader that went away.
@@ -49,7 +51,13 @@ def interrupted(error: BaseException, *, as_json: bool) -> int:
     """
     if as_json:
         print_error_document(_INTERRUPTION)
-    return error.exit_code if isinstance(error, Terminated) else INTERRUPTED
+    if not isinstance(error, Terminated):
+        return INTERRUPTED
+    if not as_json:
+        name = signal.Signals(error.exit_code - SIGNALLED).name
+        with contextlib.suppress(OSError):
+            print(f"interrupted: stopped by {name}. {_INTERRUPTION.fix}", file=sys.stderr)
+    return error.exit_code
 
 
 _INTERRUPTION = JettisonError(

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from jettison.cli.console import err, print_json
 from jettison.cli.endings import end
+from jettison.cli.interrupts import Terminated
 from jettison.cli.surroundings import cache_folder
 from jettison.core.errors import ExternalError, InputError
 from jettison.triton.repository import model_folders
@@ -69,6 +70,8 @@ def serve(
     except (Exception, KeyboardInterrupt) as error:
         if not announced:
             raise
+        if isinstance(error, Terminated):  # how a server is stopped: nothing broke off
+            raise typer.Exit(error.exit_code) from error
         # The document is out: whatever comes after it may not put a second one on stdout.
         raise typer.Exit(end(error, as_json=False)) from error
     kept = f"; its log is {running.log_path}" if running.log_path.exists() else ""

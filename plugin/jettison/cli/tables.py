@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jettison.cli.console import table_console
+from jettison.evaluate.figures import counted
 from jettison.pipeline.results import TargetResult, VariantResult
 
 _KIB, _MIB = 1 << 10, 1 << 20
@@ -29,11 +30,13 @@ def print_result(result: TargetResult) -> None:
     """One target's variants, the choice, and the reasons of every verdict."""
     console = table_console()
     table = Table(
-        title=f"{result.model} on {result.target}, {result.evaluation_samples} samples", title_justify="left"
+        title=f"{result.model} on {result.target}, {counted(result.evaluation_samples, 'sample')}",
+        title_justify="left",
     )
     on_gpu = result.target != "cpu"
+    share = "8-bit MACs" if any(variant.fp8_mac_share for variant in result.variants) else "INT8 MACs"
     headings = ("variant", "size", result.metric, "change, at worst", "SQNR", "latency", "speed-up")
-    for heading in (*headings, *(("TensorRT", "INT8 MACs") if on_gpu else ()), "verdict"):
+    for heading in (*headings, *(("TensorRT", share) if on_gpu else ()), "verdict"):
         table.add_column(
             heading, justify="left" if heading in ("variant", "verdict") else "right", no_wrap=True
         )
@@ -65,9 +68,19 @@ def _row(variant: VariantResult, *, on_gpu: bool) -> list[str | Text]:
         "" if variant.speedup is None else f"{variant.speedup:.2f}x",
     ]
     if on_gpu:
-        share = "" if variant.int8_mac_share is None else f"{variant.int8_mac_share:.0%}"
-        row += [_compiler_answer(variant), share]
+        row += [_compiler_answer(variant), _eight_bit_share(variant)]
     return [*row, _verdict(variant)]
+
+
+def _eight_bit_share(variant: VariantResult) -> str:
+    """The share of the products in INT8, and in FP8 where there is any; empty where it is not known."""
+    if variant.int8_mac_share is None:
+        return ""
+    told = f"{variant.int8_mac_share:.0%}"
+    if not variant.fp8_mac_share:
+        return told
+    of_float = f"FP8 {variant.fp8_mac_share:.0%}"
+    return f"INT8 {told}, {of_float}" if variant.int8_mac_share else of_float
 
 
 def _compiler_answer(variant: VariantResult) -> str:

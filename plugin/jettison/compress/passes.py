@@ -41,15 +41,14 @@ class Refusal(BaseModel):
 class Measurement:
     """What a joint evaluation of a model tells a search, on samples that the verdict never uses.
 
-    `score_delta_low` is the lower bound of the paired interval on (model - baseline); `speedup` is None
-    where this machine is not the target. `best_low` is the bound that a model without any difference would
-    get: where it lies below the tolerance, there are too few samples to prove anything.
+    `score_delta_low` is the lower bound of the paired interval on (model - baseline). `best_low` is the bound
+    that a model without any difference would get: where it lies below the tolerance, there are too few
+    samples to prove anything.
     """
 
     score_delta: float
     score_delta_low: float
     sqnr_db: float | None
-    speedup: float | None
     best_low: float = 0.0
 
 
@@ -100,7 +99,8 @@ class PassResult:
 
     `simulation` computes on this machine what the model computes on a GPU, where ONNX Runtime's CPU
     provider would not: it runs 16-bit floats in float32. `evaluations` counts the joint evaluations of a
-    search. `warnings` are remarks that must not be overlooked. `counterpart` is the float model whose layers
+    search. `warnings` are remarks that must not be overlooked; `is_cut_short` says that a search would have
+    gone on with more time, so that this is not its last word. `counterpart` is the float model whose layers
     these stand for, where a pass changed what layers hand on before it quantized them. `pruned` tells of each
     weighted layer what a pass of pruning took away from it.
     """
@@ -113,6 +113,7 @@ class PassResult:
     warnings: tuple[str, ...] = ()
     counterpart: ir.Model | None = None
     pruned: tuple[PrunedLayer, ...] = ()
+    is_cut_short: bool = False
 
 
 @runtime_checkable

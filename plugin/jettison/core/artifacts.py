@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from jettison._version import __version__
-from jettison.core.files import sha256_of, staged_folder
+from jettison.core.files import sha256_of, staged_folder, sweep_stages
 from jettison.core.tensors import Arrays
 
 _LOG = logging.getLogger(__name__)
@@ -26,6 +26,10 @@ LINEAGE_FILE = "lineage.json"
 """Beside each artifact: who made it from what."""
 DIGESTS_FILE = "digests.json"
 """Beside each artifact: the SHA-256 of every file of its folder, by its path there."""
+
+
+_STAGES = f".*-{'?' * 16}.{'?' * 8}"
+"""Names of results in the making: of a step, sixteen digits of its lineage, and what `mkdtemp` appends."""
 
 
 class Lineage(BaseModel):
@@ -79,6 +83,15 @@ class Store:
     def folder_of(self, lineage: Lineage) -> Path:
         """Where the result of that lineage stands or would stand."""
         return self.root / f"{lineage.step}-{lineage.digest[:16]}"
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed left half made; what others are making stays."""
+        sweep_stages(self.root.glob(_STAGES))
+
+    def forget(self, lineage: Lineage) -> None:
+        """Remove the result of that lineage, where there is one."""
+        shutil.rmtree(self.folder_of(lineage), ignore_errors=True)
+        self._verified.discard(self.folder_of(lineage))
 
     def once(self, lineage: Lineage, build: Callable[[Path], None]) -> Path:
         """The folder that `build` fills, from disk where the same lineage was built before.

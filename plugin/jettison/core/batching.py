@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -67,8 +68,8 @@ def fitting_batches(
         samples: The samples.
         inputs: Specifications of the model's inputs.
         size: Of batches where the inputs leave it open; the last one may be shorter there.
-        fill_last: Fill up a last batch that is too short for a fixed size; else leave it out, unless it is
-            the only one, so that no sample counts twice.
+        fill_last: Fill up a last batch that is too short for a fixed size; else leave it out, so that no
+            sample counts twice. Where it is the only one, its samples fill whole batches, each equally often.
         progress: Called with samples done and their number.
 
     Raises:
@@ -78,8 +79,17 @@ def fitting_batches(
     for batch in samples.batches(fixed or size):
         if fixed is None:
             yield batch.inputs
-        elif fill_last or len(batch) == fixed or not done:
+        elif fill_last or len(batch) == fixed:
             yield padded(batch.inputs, fixed)
+        elif not done:
+            yield from _evenly(batch.inputs, len(batch), fixed)
         done += len(batch)
         if progress is not None:
             progress(done, samples.count)
+
+
+def _evenly(arrays: Arrays, count: int, size: int) -> Iterator[Arrays]:
+    """Batches of `size` rows in which each of `count` samples stands equally often."""
+    for start in range(0, math.lcm(count, size), size):
+        rows = np.arange(start, start + size) % count
+        yield {name: array[rows] for name, array in arrays.items()}

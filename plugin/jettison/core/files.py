@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jettison.core.errors import InputError
@@ -85,13 +86,43 @@ def staged_folder(target: Path) -> Iterator[Path]:
         OSError: `target` exists and is not empty, or the file system refuses.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    stage.chmod(0o755)
+    stage, handle = _locked_stage(target)
     try:
+        stage.chmod(0o755)
         yield stage
         fsync_tree(stage)
         stage.rename(target)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
+    finally:
+        os.close(handle)
     fsync_folder(target.parent)
+
+
+def _locked_stage(target: Path) -> tuple[Path, int]:
+    """A new folder beside `target`, and the handle that locks it as long as its maker lives."""
+    while True:
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        handle = os.open(stage, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks: nobody will sweep there either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if stage.is_dir():
+            return stage, handle
+        os.close(handle)  # a sweep was faster than the lock
+
+
+def sweep_stages(stages: Iterable[Path]) -> None:
+    """Remove those stages whose makers died before they could; those of living ones stay."""
+    for stage in stages:
+        try:
+            handle = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # no folder, or renamed meanwhile
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(stage, ignore_errors=True)
+        except OSError:  # its maker lives, or the file system knows no locks
+            continue
+        finally:
+            os.close(handle)

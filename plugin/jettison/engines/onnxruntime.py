@@ -232,17 +232,16 @@ def runner_of(
     *,
     threads: int = 0,
     optimize: bool = True,
-    is_timed: bool = False,
     limit_bytes: int = PROTOBUF_LIMIT_BYTES,
 ) -> OnnxRuntimeRunner:
     """A runner of a model in memory; one beyond `limit_bytes` goes through a file that is gone afterwards.
 
-    It holds as little memory as it can, unless it `is_timed`.
+    It holds as little memory as it can, so its times are not those of a server.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
-    thrift = "none" if is_timed else _thrift_of(model)
+    thrift = _thrift_of(model)
     if fits_one_message(model, limit_bytes=limit_bytes):
         return OnnxRuntimeRunner(message_of(model), threads=threads, optimize=optimize, thrift=thrift)
     with tempfile.TemporaryDirectory(prefix="jettison-") as folder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from jettison.core.batching import fixed_batch_size, padded
 from jettison.core.errors import ModelError
 from jettison.core.runner import Runner, mixes_samples
 from jettison.core.samples import Samples
-from jettison.core.tensors import Arrays
+from jettison.core.tensors import Arrays, TensorSpec
 
 DEFAULT_BATCH_SIZE = 4
 """As searches take: EfficientNet-Lite0 took 9.2 ms a sample on two busy cores where it took 10.3 in batches
@@ -37,6 +37,19 @@ class Answers:
 
     def __len__(self) -> int:
         return len(next(iter(self.outputs.values())))
+
+
+def check_rows(outputs: Sequence[TensorSpec]) -> None:
+    """Nothing, where each output can have a row for each sample, as far as its specification tells.
+
+    Raises:
+        ModelError: One has no dimensions.
+    """
+    for spec in outputs:
+        if not spec.shape:
+            raise _without_rows(
+                spec.name, "one row for each sample, found a single number for the whole batch"
+            )
 
 
 def answers_of(
@@ -64,10 +77,14 @@ def _run(runner: Runner, inputs: Arrays, *, count: int, fixed: int | None) -> Ar
     outputs = runner.run(padded(inputs, size))
     for name, array in outputs.items():
         if array.shape[:1] != (size,):
-            raise ModelError(
-                f"output {name!r}",
-                detail=f"expected one row for each of {size} samples, found shape {array.shape}",
-                fix="Export the model with the batch as the first dimension of every output",
-            )
+            raise _without_rows(name, f"one row for each of {size} samples, found shape {array.shape}")
     order = [spec.name for spec in runner.outputs if spec.name in outputs]
     return {name: outputs[name][:count] for name in order}
+
+
+def _without_rows(name: str, expected: str) -> ModelError:
+    return ModelError(
+        f"output {name!r}",
+        detail=f"expected {expected}",
+        fix="Export the model with the batch as the first dimension of every output",
+    )

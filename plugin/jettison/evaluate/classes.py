@@ -124,5 +124,21 @@ def class_labels(answers: Answers, *, classes: int | None) -> np.ndarray[Any, An
     return flat
 
 
+def ranks_of(scores: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """How many classes stand before each row's label, int64 (rows,): 0 where it is the decision.
+
+    Equal scores count in the order of the classes; behind all classes is a label in a row that holds NaN.
+
+    Args:
+        scores: Floats, (rows, classes).
+        labels: int64 (rows,), numbers of classes.
+    """
+    values, places = scores.astype(np.float64), labels[:, None]
+    of_label = np.take_along_axis(values, places, axis=1)
+    before = np.arange(values.shape[1])[None, :] < places
+    ranks = ((values > of_label) | ((values == of_label) & before)).sum(axis=1)
+    return np.asarray(np.where(np.isnan(values).any(axis=1), values.shape[1], ranks))
+
+
 def _bad_labels(detail: str) -> SamplesError:
     return SamplesError("labels", detail=detail, fix="Give the number of the right class for each sample")

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.core.progress import Progress
 from jettison.core.runner import Runner
 from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays
 from jettison.evaluate.answers import Answers, answers_of
-from jettison.evaluate.classes import NO_CLASS, class_scores, predictions_of
+from jettison.evaluate.classes import NO_CLASS, class_scores, predictions_of, ranks_of
 from jettison.evaluate.explanation import NotApplicable, finite, without_classes
 from jettison.evaluate.reference import Reference, check_same_samples, compared
 
@@ -31,7 +31,21 @@ _NO_LABEL = NO_CLASS - 1
 
 
 Effect = Literal["worse", "better", "same"]
-"""What a changed decision did: the baseline was right, the variant is, or neither."""
+"""What a changed decision did: only the baseline was right, only the variant is, or both or neither."""
+
+
+class DecisionPlan(BaseModel):
+    """How decisions are read.
+
+    Args:
+        top: A sample counts as right where its label is among so many of the highest scores.
+        most: How many changed decisions and class pairs to keep.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top: int = Field(default=1, ge=1)
+    most: int = Field(default=MOST_KEPT, ge=0)
 
 
 class ChangedDecision(BaseModel):
@@ -45,7 +59,8 @@ class ChangedDecision(BaseModel):
         variant_margin: The variant's own margin for its own decision; None as well where a score is infinite
             or not a number.
         label: The right class, or None where there are no labels.
-        effect: Of the change on the score; None without labels.
+        effect: Of the change on the score, which with top5 is whether the label is among the five highest;
+            None without labels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,8 +90,8 @@ class DecisionReport(BaseModel):
     Args:
         samples: How many were asked.
         changed: How many of them the variant decides otherwise.
-        worse: Changed ones that the baseline had right; None without labels.
-        better: Changed ones that the variant has right; None without labels.
+        worse: Changed ones that the baseline had right and the variant has not; None without labels.
+        better: Changed ones that the variant has right and the baseline had not; None without labels.
         baseline_margin_median: Over all samples, to hold the margins of the changed ones against.
         changed_baseline_margin_median: Over the changed ones.
         pairs: Counts by pair of classes, the most frequent first, at most as many as were asked for.
@@ -104,7 +119,7 @@ def explain_decisions(
     *,
     reference: Reference,
     decides_classes: bool | None = None,
-    most: int = MOST_KEPT,
+    plan: DecisionPlan | None = None,
     progress: Progress | None = None,
 ) -> DecisionReport | NotApplicable:
     """What the variant decides otherwise than the baseline that the reference holds the answers of.
@@ -116,23 +131,24 @@ def explain_decisions(
         samples: Those that the reference answers.
         reference: The baseline's answers; for two runners, `reference_of(baseline, samples)`.
         decides_classes: Whether the first output is a class decision; None to judge by its shape and name.
-        most: How many changed decisions and class pairs to keep.
+        plan: What counts as right, and how much to keep.
         progress: Gets the samples done and their number.
 
     Raises:
         SamplesError: The reference answers other samples.
         ModelError: The variant's outputs do not fit the baseline's.
     """
+    plan = plan or DecisionPlan()
     refused = without_classes(runner.outputs, decides_classes=decides_classes)
     if refused is not None:
         return refused
     check_same_samples(reference, samples)
     answers = (compared(some, reference) for some in answers_of(runner, samples))
-    found = _gather(_told(answers, samples.count, progress))
+    found = _gather(_told(answers, samples.count, progress), plan.top)
     if found is None:
         shapes = {spec.name: spec.shape for spec in runner.outputs}
         return NotApplicable(reason=f"the model decides no classes: its outputs are {shapes}")
-    return _report(found, most)
+    return _report(found, plan.most)
 
 
 @dataclass(frozen=True)
@@ -148,17 +164,17 @@ class _Columns:
     baseline_margins: np.ndarray[Any, Any]
     variant_margins: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
+    was_right: np.ndarray[Any, Any]
+    is_right: np.ndarray[Any, Any]
     margins: np.ndarray[Any, Any]
     is_labelled: np.ndarray[Any, Any]
 
     @property
     def effects(self) -> list[Effect]:
         """What each change did to the score."""
-        known = self.labels >= 0
-        was_right, is_right = known & (self.before == self.labels), known & (self.after == self.labels)
         return [
-            "worse" if was else "better" if now else "same"
-            for was, now in zip(was_right, is_right, strict=True)
+            "same" if was == now else "worse" if was else "better"
+            for was, now in zip(self.was_right, self.is_right, strict=True)
         ]
 
     @property
@@ -174,7 +190,7 @@ def _told(answers: Iterable[Answers], count: int, progress: Progress | None) -> 
             progress(some.first + len(some), count)
 
 
-def _gather(answers: Iterable[Answers]) -> _Columns | None:
+def _gather(answers: Iterable[Answers], top: int) -> _Columns | None:
     """What changed, or None where an output decides no classes after all."""
     parts = []
     for some in answers:
@@ -192,6 +208,8 @@ def _gather(answers: Iterable[Answers]) -> _Columns | None:
                 margins[rows],
                 _margins(some.outputs, len(some))[rows],
                 labels[rows],
+                _right(baseline, before, labels, top)[rows],
+                _right(some.outputs, after, labels, top)[rows],
                 margins,
                 labels != _NO_LABEL,
             )
@@ -207,6 +225,17 @@ def _margins(outputs: Arrays, count: int) -> np.ndarray[Any, Any]:
     second, first = np.partition(scores.astype(np.float64), [-2, -1], axis=1)[:, -2:].T
     with np.errstate(invalid="ignore"):
         return np.asarray(first - second)
+
+
+def _right(
+    outputs: Arrays, decided: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], top: int
+) -> np.ndarray[Any, Any]:
+    """Whether each row's label is among the `top` highest scores, or the decision where there are none."""
+    scores = class_scores(outputs)
+    if top == 1 or scores is None:
+        return np.asarray((labels >= 0) & (decided == labels))
+    known = (labels >= 0) & (labels < scores.shape[1])
+    return np.asarray(known & (ranks_of(scores, np.where(known, labels, 0)) < top))
 
 
 def _labels(answers: Answers) -> np.ndarray[Any, Any]:

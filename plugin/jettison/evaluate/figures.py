@@ -29,6 +29,11 @@ def exact(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 sample, 2 samples."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """A share as a percentage that does not round to 100 %: 95%, 99.9%."""
     texts = (f"{share * 100:.{digits}g}" for digits in range(_ROUNDED, _DIGITS + 1))

@@ -18,14 +18,14 @@ unless the engine ran there, and the variant is judged by its size and by whethe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.core.errors import RecipeError
-from jettison.evaluate.figures import beyond, exact, percent
+from jettison.evaluate.figures import beyond, counted, exact, percent
 from jettison.evaluate.interval import TANGO, PairedInterval
 from jettison.evaluate.portability import Portability
 from jettison.evaluate.speed import SESSION_SHARE, Latency
@@ -114,7 +114,7 @@ def judge(gate: Gate, evidence: Evidence) -> GateReport:
 def _against(gate: Gate, evidence: Evidence) -> Iterator[str]:
     samples = evidence.interval.samples
     if evidence.broken:
-        yield f"outputs hold NaN or infinity for {evidence.broken} of {samples} samples"
+        yield f"outputs hold NaN or infinity for {evidence.broken} of {counted(samples, 'sample')}"
     if evidence.interval.low < -gate.tolerance:
         yield _score_text(gate, evidence.interval)
     if evidence.compiles is False:
@@ -129,7 +129,7 @@ def _against(gate: Gate, evidence: Evidence) -> Iterator[str]:
 
 
 def _score_text(gate: Gate, interval: PairedInterval) -> str:
-    counts = f"{interval.samples} samples ({interval.worse} worse, {interval.better} better)"
+    counts = f"{counted(interval.samples, 'sample')} ({interval.worse} worse, {interval.better} better)"
     if interval.delta < -gate.tolerance:
         fall = beyond(interval.delta, -gate.tolerance, sign="+")
         return f"score {fall} on {counts}: more than the tolerance of {exact(gate.tolerance)}"
@@ -247,7 +247,7 @@ def choose(
     fastest = max(_speedup(candidate) for candidate in accepted.values())
     equal = [name for name, some in accepted.items() if _speedup(some) >= fastest * (1 - EQUAL_SPEED_SHARE)]
     chosen = min(equal, key=lambda name: _rank(name, accepted[name]))
-    return Choice(chosen, (_why(chosen, accepted), *accepted[chosen].report.reasons))
+    return Choice(chosen, (_why(chosen, accepted, equal), *accepted[chosen].report.reasons))
 
 
 def _speedup(candidate: Candidate) -> float:
@@ -258,9 +258,20 @@ def _rank(name: str, candidate: Candidate) -> tuple[float, float, str]:
     return round(candidate.evidence.size_share, 2), -candidate.evidence.interval.low, name
 
 
-def _why(chosen: str, accepted: Mapping[str, Candidate]) -> str:
+def _why(chosen: str, accepted: Mapping[str, Candidate], equal: Sequence[str]) -> str:
+    """By what the chosen one beats the other accepted ones; `equal` are those as fast as the fastest."""
     if len(accepted) == 1:
         return f"{chosen} is the only accepted variant"
-    if accepted[chosen].evidence.speed is None:
-        return f"{chosen} is the smallest of {len(accepted)} accepted variants"
-    return f"{chosen} is the fastest of {len(accepted)} accepted variants, or the smallest of those as fast"
+    if len(equal) == 1:
+        return f"{chosen} is the fastest of {len(accepted)} accepted variants"
+    peers = f"{len(accepted)} accepted variants"
+    if accepted[chosen].evidence.speed is not None:
+        peers = f"{len(equal)} equally fast ones, of {peers}"
+    size = _rank(chosen, accepted[chosen])[0]
+    rivals = [name for name in equal if name != chosen and _rank(name, accepted[name])[0] == size]
+    if not rivals:
+        return f"{chosen} is the smallest of {peers}"
+    return (
+        f"{chosen} is the most accurate at worst of {len(rivals) + 1} equally small ones, which are the "
+        f"smallest of {peers}"
+    )

@@ -35,6 +35,7 @@ from jettison.evaluate.classes import (
     known_classes,
     looks_like_classes,
     predictions_of,
+    ranks_of,
     required_predictions,
 )
 from jettison.evaluate.custom import custom_scores, parameters_of
@@ -187,12 +188,8 @@ def _top5(answers: Answers) -> np.ndarray[Any, Any]:
     scores = class_scores(answers.outputs)
     if scores is None or scores.shape[1] <= _FIVE:
         raise _too_few_classes("none" if scores is None else f"{scores.shape[1]} classes")
-    values = scores.astype(np.float64)
-    labels = class_labels(answers, classes=values.shape[1])[:, None]
-    of_label = np.take_along_axis(values, labels, axis=1)
-    before = np.arange(values.shape[1])[None, :] < labels
-    rank = ((values > of_label) | ((values == of_label) & before)).sum(axis=1)
-    return _ones_where((rank < _FIVE) & ~np.isnan(values).any(axis=1))
+    labels = class_labels(answers, classes=scores.shape[1])
+    return _ones_where(ranks_of(scores, labels) < _FIVE)
 
 
 def _too_few_classes(found: str) -> RecipeError:

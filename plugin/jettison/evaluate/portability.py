@@ -19,13 +19,24 @@ NEGLIGIBLE_DB = 60.0
 """Above that on both sides a difference is rounding (float16 has 66 dB, 20 log10(2^11)), not saturation."""
 
 
+_OF_INTEGERS = "8-bit products saturate in 16-bit sums; pair-safe weights avoid it"
+_OF_FLOAT8 = (
+    "it holds FP8, which is for GPUs and which the CPU kernels do not compute as it is written; judge it "
+    "with --target sm89 or newer"
+)
+
+
 class Portability(BaseModel):
-    """SQNR of one file against the float baseline, by the kernels of this CPU and by simulation."""
+    """SQNR of one file against the float baseline, by the kernels of this CPU and by simulation.
+
+    `holds_float8` tells what a difference comes from.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     kernel_db: float
     simulation_db: float
+    holds_float8: bool = False
 
     @property
     def gap_db(self) -> float:
@@ -48,6 +59,5 @@ class Portability(BaseModel):
             return f"portable between CPUs: {figures}"
         return (
             f"not portable between CPUs: {figures}; {abs(self.gap_db):.1f} dB apart, "
-            f"where {PORTABLE_DB} dB are allowed (8-bit products saturate in 16-bit sums; "
-            "pair-safe weights avoid it)"
+            f"where {PORTABLE_DB} dB are allowed ({_OF_FLOAT8 if self.holds_float8 else _OF_INTEGERS})"
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jettison.evaluate.classes import NO_CLASS
+from jettison.evaluate.figures import counted
 from jettison.evaluate.metrics import BINARY
 
 STRONG_NOISE_DB = 6.0
@@ -36,4 +37,5 @@ def one_class(decided: np.ndarray[Any, Any] | None, *, metric: str) -> str | Non
         return None
     if decided[0] == NO_CLASS or (decided != decided[0]).any():
         return None
-    return f"the baseline decides class {decided[0]} for all {len(decided)} samples: {metric} proves little"
+    samples = counted(len(decided), "sample")
+    return f"the baseline decides class {decided[0]} for all {samples}: {metric} proves little"

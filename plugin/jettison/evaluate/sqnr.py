@@ -75,13 +75,22 @@ class SqnrMeter:
         """Take in one batch; gives which of its rows are broken (bool, one a sample)."""
         broken = np.zeros(len(next(iter(outputs.values()))), bool)
         for name, expected in reference.items():
-            if not is_float(expected):
-                continue
-            energies = row_energies(expected, outputs[name])
-            self._signal[name] = self._signal.get(name, 0.0) + float(energies.signal.sum())
-            self._noise[name] = self._noise.get(name, 0.0) + float(energies.noise.sum())
-            broken |= energies.broken
+            if is_float(expected):
+                broken |= self._take(name, row_energies(expected, outputs[name]))
         return broken
+
+    def add_whole(self, reference: Arrays, outputs: Arrays) -> None:
+        """Take in outputs that need not have a row for each sample; one of another shape is all noise."""
+        for name, expected in reference.items():
+            if is_float(expected):
+                is_alike = expected.shape == outputs[name].shape
+                found = outputs[name] if is_alike else np.full_like(expected, np.nan)
+                self._take(name, row_energies(np.atleast_1d(expected), np.atleast_1d(found)))
+
+    def _take(self, name: str, energies: RowEnergies) -> np.ndarray[Any, Any]:
+        self._signal[name] = self._signal.get(name, 0.0) + float(energies.signal.sum())
+        self._noise[name] = self._noise.get(name, 0.0) + float(energies.noise.sum())
+        return energies.broken
 
     @property
     def db(self) -> float | None:

@@ -13,8 +13,14 @@ import onnx_ir as ir
 
 from jettison.graph.edit import add_initializer, constant_of, free_name, int_attribute, names_in
 
+FLOAT8 = frozenset({ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2})
 _DEFAULT_AXIS = 1
 """Source: ONNX operator QuantizeLinear, attribute `axis`."""
+
+
+def stored_types(model: ir.Model) -> frozenset[ir.DataType]:
+    """The element types of the constants of the main graph."""
+    return frozenset(value.dtype for value in model.graph.initializers.values() if value.dtype is not None)
 
 
 def store_integers(model: ir.Model) -> None:

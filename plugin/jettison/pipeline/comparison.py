@@ -12,6 +12,7 @@ from jettison.core.errors import ModelError
 from jettison.core.samples import open_samples
 from jettison.core.targets import Target
 from jettison.core.tensors import TensorSpec
+from jettison.evaluate.answers import check_rows
 from jettison.evaluate.gate import Gate, choose
 from jettison.evaluate.labels import unused_labels
 from jettison.evaluate.metrics import metric_for
@@ -59,6 +60,7 @@ def compare(asked: Comparison, surroundings: Surroundings) -> TargetResult:
     inputs, outputs = input_specs(baseline), output_specs(baseline)
     _check_signature(inputs, input_specs(variant), asked.variant)
     _check_signature(outputs, output_specs(variant), asked.variant)
+    check_rows(outputs)
     samples = open_samples(asked.samples, inputs)
     metric = metric_for(asked.metric, samples, outputs)
     unused = None if asked.metric else unused_labels(metric.name, samples)

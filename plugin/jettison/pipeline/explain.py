@@ -19,7 +19,7 @@ from jettison.core.memory import release
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
-from jettison.evaluate.decisions import DecisionReport, explain_decisions
+from jettison.evaluate.decisions import DecisionPlan, DecisionReport, explain_decisions
 from jettison.evaluate.explanation import NotApplicable
 from jettison.evaluate.saliency import SaliencyReport, explain_saliency
 from jettison.graph.model import open_model
@@ -82,6 +82,7 @@ def _decisions(court: Court, subject: Subject) -> DecisionReport | NotApplicable
         court.samples,
         reference=court.reference.get(),
         decides_classes=_decides(court),
+        plan=DecisionPlan(top=5 if court.metric.name == "top5" else 1),
         progress=court.steps.reporter(f"comparing decisions of {subject.name}"),
     )
 

@@ -21,7 +21,8 @@ from jettison.evaluate.portability import Portability
 from jettison.evaluate.sanity import doubt, one_class
 from jettison.evaluate.scoring import Scores
 from jettison.evaluate.speed import Latency
-from jettison.graph.model import model_files, model_size_bytes
+from jettison.graph.model import model_files, model_size_bytes, open_model
+from jettison.graph.stored import FLOAT8, stored_types
 from jettison.pipeline.records import VariantRecord
 from jettison.pipeline.results import BaselineResult, VariantResult
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps
@@ -137,7 +138,8 @@ def _portability(court: Court, file: ModelFile) -> Portability | None:
     )
     if kernel is None or simulation is None:
         return None
-    return Portability(kernel_db=kernel, simulation_db=simulation)
+    holds_float8 = bool(FLOAT8 & stored_types(open_model(file.path)))
+    return Portability(kernel_db=kernel, simulation_db=simulation, holds_float8=holds_float8)
 
 
 def _speeds(court: Court, target: Target, files: Mapping[str, ModelFile]) -> Mapping[str, Latency]:
@@ -197,6 +199,7 @@ def variant_result(name: str, hearing: Hearing, record: VariantRecord) -> Varian
         reasons=candidate.report.reasons,
         compiles=preflight.compiles if preflight else None,
         int8_mac_share=preflight.int8_mac_share if preflight else None,
+        fp8_mac_share=preflight.fp8_mac_share if preflight else None,
         layers_kept_in_float=record.kept_in_float,
         layers=record.layers,
         pruned=record.pruned,

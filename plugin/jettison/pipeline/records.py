@@ -31,6 +31,7 @@ class VariantRecord(BaseModel):
     evaluations: int = 0
     pruned: tuple[PrunedLayer, ...] = ()
     compressed_bytes: int | None = None
+    is_cut_short: bool = False
 
     @property
     def kept_in_float(self) -> tuple[str, ...]:

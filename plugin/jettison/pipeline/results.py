@@ -57,8 +57,9 @@ class VariantResult(BaseModel):
 
     `score_delta_low` is the lower bound of the paired confidence interval on (variant - baseline).
     `compiles` is TensorRT's answer, null where it was not asked or is not installed. A variant that a
-    pass refused has no path, and its reasons say why. `pruned` tells what passes of pruning removed from each
-    layer; `compressed_bytes`, where there is any, what the numbers stored take when they are compressed.
+    pass refused has no path, and its reasons say why. `int8_mac_share` and `fp8_mac_share` are of the
+    multiply-accumulates, by the compiler's list of layers. `pruned` tells what passes of pruning removed from
+    each layer; `compressed_bytes`, where there is any, what the numbers stored take when they are compressed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +82,7 @@ class VariantResult(BaseModel):
     simulation_sqnr_db: float | None = None
     portable: bool | None = None
     int8_mac_share: float | None = None
+    fp8_mac_share: float | None = None
     sha256: str | None = None
     layers: tuple[LayerDecision, ...] = ()
     notes: tuple[str, ...] = ()

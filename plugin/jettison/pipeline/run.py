@@ -16,6 +16,7 @@ from jettison.core.progress import Reporter
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
+from jettison.evaluate.answers import check_rows
 from jettison.evaluate.gate import choose
 from jettison.evaluate.metrics import Metric, metric_for
 from jettison.graph.model import input_specs, open_model, output_specs
@@ -27,7 +28,7 @@ from jettison.pipeline.proof import Court, clear, deliver, hear, variant_result
 from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
 from jettison.pipeline.sample_sets import calibration_notes, metric_notes, open_sets, search_metric
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps, VariantFile
-from jettison.recipe import BASELINE, Recipe
+from jettison.recipe import BASELINE, Recipe, Variant
 from jettison.recipe_effects import idle_notes
 from jettison.sources.source import Source
 
@@ -70,7 +71,7 @@ def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
     road = _prepare(recipe, surroundings)
     if (seconds := recipe.time_budget_s) is not None:
         clock = surroundings.clock
-        road = dataclasses.replace(road, budget=TimeBudget(seconds, lambda: seconds - (clock() - started)))
+        road = dataclasses.replace(road, budget=TimeBudget(lambda: seconds - (clock() - started)))
     try:
         results = [_run_target(road, target, surroundings) for target in recipe.targets]
     except ModelError:
@@ -95,10 +96,12 @@ def _check_runs(path: Path, given: Source) -> None:
 
 def _prepare(recipe: Recipe, surroundings: Surroundings) -> _Road:
     store = Store(surroundings.output / STEPS_FOLDER)
+    store.sweep()
     steps = Steps(store, surroundings.reporter, surroundings.machine, recipe.threads)
     entered = enter(recipe.model, recipe.samples.calibration, steps)
     model = open_model(entered.path)
     inputs, outputs = input_specs(model), output_specs(model)
+    check_rows(outputs)
     check_patterns(recipe, model)
     sets = open_sets(recipe, inputs)
     metric = metric_for(recipe.metric, sets.evaluation, outputs)
@@ -169,15 +172,27 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
 
 def _variants(road: _Road, target: Target) -> dict[str, VariantFile]:
     """Every variant for that target as it was made, and nothing left of its making."""
-    court, bench = road.court, bench_of(road.searching, target, road.budget)
-    bench = dataclasses.replace(bench, training=road.training)
-    made = {}
+    court, made = road.court, {}
     for variant in road.recipe.variants_for(target):
+        bench = bench_of(road.searching, target, _share(road, variant, target))
         made[variant.name] = court.steps.variant(
-            court.baseline, variant, target, road.calibration, bench=bench
+            court.baseline,
+            variant,
+            target,
+            road.calibration,
+            bench=dataclasses.replace(bench, training=road.training),
         )
         release()
     return made
+
+
+def _share(road: _Road, variant: Variant, target: Target) -> TimeBudget | None:
+    """The variant's part of the time for searches, as all that are still to come get the same."""
+    if road.budget is None or not variant.searches:
+        return None
+    tried = road.recipe.tried
+    to_come = [later for later, _ in tried[tried.index((variant, target)) :] if later.searches]
+    return road.budget.share(len(to_come))
 
 
 def _warnings(made: Mapping[str, VariantFile]) -> tuple[str, ...]:

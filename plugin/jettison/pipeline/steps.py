@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+from pydantic import ValidationError
 
 from jettison.compress.passes import Figures, Measurement, Workpiece
 from jettison.compress.pruning.finished import finished
@@ -52,6 +53,7 @@ _AFTER_PRUNING = (
     "channels were equalized after pruning: the SQNR of single layers tells what was lost since pruning"
 )
 MODEL_FILE = "model.onnx"
+_RECORD_FILE = "record.json"
 SIMULATION_FILE = "simulation.onnx"
 COUNTERPART_FILE = "counterpart.onnx"
 
@@ -90,7 +92,10 @@ class VariantFile:
 
 @dataclass(frozen=True)
 class Bench:
-    """What passes that search may judge by, and how long; `digest` identifies all of it but the tolerance.
+    """What passes that search may judge by, and how long.
+
+    `digest` identifies all of it but the tolerance and the time, which changes no figure: what a search that
+    ran out of time left behind is made again.
 
     `training` is what passes that train learn from.
     """
@@ -153,7 +158,10 @@ class Steps:
     def variant(
         self, source: ModelFile, variant: Variant, target: Target, samples: Samples, *, bench: Bench
     ) -> VariantFile:
-        """The model that the variant's passes make, for the target's dialect."""
+        """The model that the variant's passes make, for the target's dialect.
+
+        One that a search out of time left behind is made again: the search goes on where it stopped.
+        """
         settings = "; ".join(
             [f"{target.dialect} {target.compute_capability}", *(p.model_dump_json() for p in variant.passes)]
         )
@@ -167,9 +175,11 @@ class Steps:
         )
         checkpoints = self.store.root / f"checkpoints-{lineage.digest[:16]}"
         made = Making(source, variant, target, samples, bench, settings, checkpoints)
+        if (before := _record_in(self.store.folder_of(lineage))) is not None and before.is_cut_short:
+            self.store.forget(lineage)
         folder = self.store.once(lineage, lambda stage: self._apply(made, stage))
         shutil.rmtree(checkpoints, ignore_errors=True)
-        record = VariantRecord.model_validate_json((folder / "record.json").read_bytes())
+        record = VariantRecord.model_validate_json((folder / _RECORD_FILE).read_bytes())
         return VariantFile(record, None if record.refusal else _model_file(folder, lineage))
 
     @property
@@ -198,6 +208,7 @@ class Steps:
                 warnings=record.warnings + result.warnings,
                 evaluations=record.evaluations + result.evaluations,
                 pruned=record.pruned + result.pruned,
+                is_cut_short=record.is_cut_short or result.is_cut_short,
             )
         if record.refusal is None:
             record = _finished(record, model)
@@ -206,7 +217,7 @@ class Steps:
                 save_model(simulation, stage / SIMULATION_FILE)
             if counterpart is not None:
                 save_model(counterpart, stage / COUNTERPART_FILE)
-        (stage / "record.json").write_text(record.model_dump_json())
+        (stage / _RECORD_FILE).write_text(record.model_dump_json())
 
     def _workpiece(self, made: Making, model: ir.Model, index: int) -> Workpiece:
         """What the pass of that number gets; only the first works on the model that others calibrate too."""
@@ -220,7 +231,7 @@ class Steps:
             measure=made.bench.measure,
             remember=lambda key, compute: self._figures(made, f"{mark}{key}", compute),
             tolerance=made.bench.tolerance,
-            time_left_s=made.bench.time_left_s,
+            time_left_s=made.bench.time_left_s if made.variant.searches else None,
             training=made.bench.training,
             baseline=open_model(made.source.path) if made.variant.trains else None,
             checkpoints=made.checkpoints / str(index),
@@ -307,6 +318,14 @@ class Steps:
         if report.compiles is not None:
             self.store.once(lineage, lambda stage: write_bytes(stage / kept.name, _json(report)))
         return report
+
+
+def _record_in(folder: Path) -> VariantRecord | None:
+    """The record of that step's result, None where none stands there that can be read."""
+    try:
+        return VariantRecord.model_validate_json((folder / _RECORD_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _finished(record: VariantRecord, model: ir.Model) -> VariantRecord:

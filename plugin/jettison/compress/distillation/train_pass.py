@@ -26,6 +26,7 @@ from jettison.core.samples import Batch, Samples, load_function
 from jettison.core.tensors import Arrays
 from jettison.core.validation import ImpossibleValueError
 from jettison.engines.onnxruntime import runner_of
+from jettison.evaluate.figures import counted
 from jettison.graph.model import input_specs, output_specs
 
 if TYPE_CHECKING:
@@ -229,7 +230,8 @@ def _given(piece: Workpiece) -> Samples:
 def _notes(step: TrainModel, taught: _Taught, found: Training) -> Iterator[str]:
     """How it went, in words."""
     losses, lesson = found.held_out_losses, taught.lesson
-    epochs = "1 epoch" if len(found.train_losses) == 1 else f"{len(found.train_losses)} epochs"
+    epochs = counted(len(found.train_losses), "epoch")
+    samples, others = counted(lesson.samples.count, "sample"), counted(lesson.held_out.count, "other")
     by = (
         "by your loss"
         if step.loss
@@ -237,9 +239,7 @@ def _notes(step: TrainModel, taught: _Taught, found: Training) -> Iterator[str]:
         if step.train == "labels"
         else "by the baseline's answers"
     )
-    told = (
-        f"trained {by} for {epochs} on {lesson.samples.count} samples: loss on {lesson.held_out.count} others"
-    )
+    told = f"trained {by} for {epochs} on {samples}: loss on {others}"
     if found.is_diverged:
         yield (
             f"training diverged after {found.steps} steps: its loss was no number any more; give a smaller "

@@ -152,6 +152,8 @@ class _Counter:
         """Take the reports of one run."""
         for observation in self._observations:
             name, part = observation.value, outputs[observation.sample]
+            if not part.size:
+                continue  # its shape depends on the sample, and this one leaves nothing: it has no extremes
             high = float(outputs[observation.highest])
             low = float(outputs[observation.lowest]) if observation.low is None else observation.low
             if np.isnan(outputs[observation.total]) or not np.isfinite([low, high]).all():
@@ -171,7 +173,8 @@ class _Counter:
         for name, size in self._sizes.items():
             if size:
                 self._count(name)
-        return self._found
+        nothing = histogram_of(np.zeros(1, np.float32), low=0.0, high=0.0)
+        return {name: self._found.get(name, nothing) for name in self._sizes}
 
     def _count(self, name: str) -> None:
         part = np.concatenate(self._held[name])

@@ -48,7 +48,8 @@ def bias_corrections(
 ) -> dict[str, Correction]:
     """What to add to each layer's bias where integers carry it: float32, (channels,), by its name.
 
-    A sample costs about 2 to 3.3 runs of the float model. The mean gives each sample the same weight.
+    A sample costs about 2 to 3.3 runs of the float model. The mean gives each sample the same weight;
+    one that leaves a layer nothing to compute counts as one without an error.
 
     Args:
         model: The clean float model.
@@ -68,15 +69,16 @@ def bias_corrections(
         return {}
     runner = runner_of(compared(model, twins), threads=threads)
     totals = {twin.node: np.zeros(twin.outputs, np.float64) for twin in twins}
-    rows = 0
+    runs = 0
     for inputs in fitting_batches(
         draw(samples, most), input_specs(model), fill_last=False, progress=progress
     ):
         found = runner.run(inputs)
         for twin in twins:
-            totals[twin.node] += found[twin.difference]
-        rows += 1
-    return {name: (total / rows).astype(np.float32) for name, total in totals.items()}
+            if np.isfinite(found[twin.difference]).all():  # else it is the mean of an empty activation
+                totals[twin.node] += found[twin.difference]
+        runs += 1
+    return {name: (total / runs).astype(np.float32) for name, total in totals.items()}
 
 
 def corrected(model: ir.Model, corrections: Mapping[str, Correction], placement: Placement) -> ir.Model:

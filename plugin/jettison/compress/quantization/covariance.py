@@ -147,6 +147,8 @@ class _Sums:
 
     def add(self, activation: Integers) -> None:
         """Take the patches of one run."""
+        if not activation.size:
+            return
         most = max(_LEAST_PATCHES, self._source.inner)
         found = self._source.patches.columns(activation, most=most)
         self._held.append(found)

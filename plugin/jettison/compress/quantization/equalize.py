@@ -148,7 +148,7 @@ def _relative(weight: Array, axis: int) -> Array:
 
 
 def _peaks(outputs: Arrays, value: str) -> Array:
-    peaks: Array = outputs[peak_name(value)]
+    peaks: Array = np.maximum(outputs[peak_name(value)], 0)  # below 0 only where the value is empty
     if np.isnan(outputs[total_name(value)]) or not np.isfinite(peaks).all():
         raise SamplesError(
             "equalization",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +16,13 @@ from jettison.compress.quantization.objective import Objective, Price, bits_pric
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.quantize import place
 from jettison.compress.quantization.ranges import RangeMethod
-from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, Repairs, choose_repairs
+from jettison.compress.quantization.repairs import (
+    MEASURED_RANGES,
+    Candidate,
+    Effort,
+    Repairs,
+    choose_repairs,
+)
 from jettison.compress.quantization.roofline import Peaks, peaks_of
 from jettison.compress.quantization.static import RangeChoice, quantize_static
 from jettison.core.batching import one_batch
@@ -25,9 +31,15 @@ from jettison.core.progress import silent
 from jettison.core.samples import Samples
 from jettison.core.tensors import Arrays
 from jettison.engines.onnxruntime import shapes_of
+from jettison.graph.judged import is_blind
 from jettison.graph.macs import macs_by_node
 from jettison.graph.model import input_specs
 from jettison.graph.shapes import ShapeTable
+
+_BLIND = (
+    "no output of the model holds floats or comes from an ArgMax or TopK over floats, so what a layer costs "
+    "in accuracy could not be measured: the search told choices apart by their price alone"
+)
 
 
 @dataclass
@@ -35,17 +47,29 @@ class Material:
     """A graph with everything measured that a choice of layers depends on.
 
     `order` holds the layers that may be quantized, in the graph's order; `damages` what each costs in
-    accuracy; `price` what a choice of them costs, in the objective's unit and by `cost_source`.
+    accuracy; `price` what a choice of them costs, in the objective's unit and by `cost_source`. Figures
+    belong to `candidate`, the repairs under which they were measured. `is_cut_short`: not all repairs were
+    tried, for want of time.
     """
 
     piece: Workpiece
     repairs: Repairs
+    candidate: Candidate
     order: Sequence[str]
     layers: frozenset[str]
     damages: Mapping[str, float] = field(default_factory=dict)
     price: Price | None = None
     cost_source: str = ""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    is_cut_short: bool = False
+
+    def recalled(self, key: str, compute: Callable[[], Figures]) -> Figures:
+        """The figures under that key for these repairs, computed only where they are not kept yet.
+
+        A run that is resumed may choose other repairs, where it has time for more of them.
+        """
+        return self.piece.recalled(f"{key} {self.candidate}", compute)
 
     def place(self, quantized: frozenset[str]) -> Placement:
         """The placement with exactly these layers in integers."""
@@ -87,9 +111,17 @@ def gather(
         effort=effort,
     )
     release()
-    material = Material(piece, chosen.repairs, order, names, notes=chosen.notes)
-    key = f"damages {chosen.candidate} {','.join(sorted(keep_in_float))}"
-    material.damages = piece.recalled(key, lambda: _damages(material, samples))
+    material = Material(
+        piece,
+        chosen.repairs,
+        chosen.candidate,
+        order,
+        names,
+        notes=chosen.notes,
+        warnings=(*((_BLIND,) if is_blind(piece.model) else ()), *chosen.warnings),
+        is_cut_short=chosen.left_out > 0,
+    )
+    material.damages = material.recalled("damages", lambda: _damages(material, samples))
     release()
     _price(material, samples, objective)
     return material
@@ -111,13 +143,12 @@ def _price(material: Material, samples: Samples, objective: Objective) -> None:
     model = material.repairs.model
     layers = [layer for layer in find_layers(model.graph) if layer.name in material.order]
     if objective == "size":
-        material.price, material.cost_source = size_price(layers), "as the weights are stored"
+        material.price, material.cost_source = size_price(model.graph, layers), "as the weights are stored"
         return
     inputs = one_batch(samples, input_specs(model))
     shapes = _shapes(model, inputs)
     if objective == "bits":
-        macs = macs_by_node(model, shapes)
-        material.price = bits_price({layer.name: macs[layer.name] for layer in layers})
+        material.price = bits_price(macs_by_node(model, shapes))
         material.cost_source = "of a weight over all multiply-accumulates"
         return
     costs, material.cost_source = _costs(material, inputs, shapes)
@@ -129,7 +160,7 @@ def _costs(material: Material, inputs: Arrays, shapes: ShapeTable) -> tuple[Cost
     if material.piece.target.is_gpu:
         peaks = peaks_of(material.piece.target.compute_capability)
         return _estimate(material, shapes, peaks), f"estimated from the rates of {peaks.board}"
-    figures = material.piece.recalled("costs", lambda: _figures_of(_fit(material, inputs, shapes)))
+    figures = material.recalled("costs", lambda: _figures_of(_fit(material, inputs, shapes)))
     return _model_of(figures, elements_of(shapes)), "measured on this machine"
 
 
@@ -156,22 +187,27 @@ def _shapes(model: ir.Model, inputs: Arrays) -> ShapeTable:
 
 
 def _estimate(material: Material, shapes: ShapeTable, peaks: Peaks) -> CostModel:
-    """Times by roofline: float is FP16; a border writes and reads its elements once more."""
-    model = material.repairs.model
-    macs = macs_by_node(model, shapes)
-    elements = elements_of(shapes)
-    times = {}
+    """Times by roofline: float is FP16; a border writes and reads its elements once more.
+
+    Products that stay in float in any case are the base; operators without products are taken to be fused.
+    """
+    model, base, times = material.repairs.model, 0.0, {}
+    macs, elements = macs_by_node(model, shapes), elements_of(shapes)
     for node in model.graph:
-        if node.name and node.name in material.order:
-            touched = sum(
-                elements.get(value.name or "", 0) for value in (*node.inputs, *node.outputs) if value
-            )
-            times[node.name] = LayerTime(
-                peaks.time_us(macs[node.name], 2.0 * touched, integer=False),
-                peaks.time_us(macs[node.name], 1.0 * touched, integer=True),
-            )
+        name = node.name or ""
+        if name not in macs:
+            continue
+        touched = sum(elements.get(value.name or "", 0) for value in (*node.inputs, *node.outputs) if value)
+        of_float, of_integer = (
+            peaks.time_us(macs[name], size * touched, integer=integer)
+            for size, integer in ((2.0, False), (1.0, True))
+        )
+        if name in material.order:
+            times[name] = LayerTime(of_float, of_integer)
+        else:
+            base += of_float
     per_element = 3.0 / (peaks.memory_gbs * 1e3)
-    return CostModel(times, 0.0, per_element, per_element, elements)
+    return CostModel(times, base, per_element, per_element, elements)
 
 
 def _figures_of(costs: CostModel) -> Figures:

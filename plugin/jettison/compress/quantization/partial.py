@@ -2,15 +2,18 @@
 
 Layers are calibrated and corrected once; each layer's damage and time are measured alone; a search over
 their sums gives a front of choices; then few joint evaluations find the fastest one whose score, at worst,
-stays within the tolerance, and try to take further layers into integers from there. What is made small is
-the time, the size, or the bits of a product (objective.py). Where the time given for the search runs out, it
-ends with the best choice known by then; measuring the layers is not cut short.
+stays within the tolerance, and try to take further layers into integers from there (trial.py). What is made
+small is the time, the size, or the bits of a product (objective.py). Where the time given for the search runs
+out, it ends with the best choice known by then; measuring the layers is not cut short. Where no choice is
+predicted to cost less than float, nothing is quantized.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,11 +22,14 @@ from jettison.compress.passes import Figures, Measurement, PassResult, Refusal, 
 from jettison.compress.quantization.keep_float import kept_layers
 from jettison.compress.quantization.material import Material, gather
 from jettison.compress.quantization.objective import UNITS, Objective
+from jettison.compress.quantization.placement import LayerDecision
 from jettison.compress.quantization.quantize import QuantizeFull
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.repairs import Effort
 from jettison.compress.quantization.search import Point, Search, spread
+from jettison.compress.quantization.trial import Trial
 from jettison.core.samples import Samples
+from jettison.evaluate.figures import counted
 
 _FRONT_POINTS = 24
 """Choices of the front that the joint evaluations may pick from: 1 dB apart on the models measured."""
@@ -56,138 +62,148 @@ class QuantizePartial(BaseModel):
         """The model with the chosen layers in integers; notes tell the front and how it was chosen."""
         kept = kept_layers(piece.model.graph, self.keep_float)
         material = gather(piece, samples, self.ranges, kept, objective=self.objective, effort=self.repair)
-        search = Search(material.order, material.damages, material.cost)
-        everything = search.price(frozenset(material.order))
-        front = spread(search.front(), _FRONT_POINTS) or [everything]
         tolerance = piece.tolerance if self.tolerance is None else self.tolerance
-        trial = _Trial(piece, material, tolerance, self.max_evaluations, self.objective)
-        best = trial.fastest(front)
-        if best is not None:
-            best = trial.take_back(best, search)
-        chosen = best if best is not None else front[-1]
-        placement = material.place(chosen.layers)
+        trial = Trial(
+            lambda layers: _measurement(material, layers),
+            tolerance,
+            self.max_evaluations,
+            lambda: piece.is_out_of_time,
+        )
+        answer = _answer(Search(material.order, material.damages, material.cost), trial)
+        words = _Words(material, trial, answer, self.objective)
+        layers = answer.chosen.layers
         return PassResult(
-            material.quantize(chosen.layers),
-            layers=placement.layers,
-            notes=(*material.notes, *trial.notes(chosen, found=best is not None)),
-            warnings=trial.warnings(found=best is not None),
-            counterpart=material.repairs.counterpart,
+            material.quantize(layers) if layers else piece.model.clone(),
+            layers=tuple(words.decisions(kept)),
+            notes=(*material.notes, *words.notes()),
+            warnings=(*material.warnings, *words.warnings()),
+            counterpart=material.repairs.counterpart if layers else None,
             evaluations=len(trial.measured),
+            is_cut_short=trial.is_cut_short or material.is_cut_short,
         )
 
 
-@dataclass
-class _Trial:
-    """Joint evaluations of points, each kept on disk, as many as were allowed."""
+@dataclass(frozen=True)
+class _Answer:
+    """The choice, whether it holds the tolerance, and what all layers in integers and in float would cost."""
 
-    piece: Workpiece
+    chosen: Point
+    is_held: bool
+    everything: Point
+    nothing: Point
+
+
+def _answer(search: Search, trial: Trial) -> _Answer:
+    """The cheapest choice that holds; where none does, the one of least damage; else nothing in integers."""
+    everything, nothing = search.price(frozenset(search.order)), search.price(frozenset())
+    front = spread(search.front(), _FRONT_POINTS)
+    if not front:
+        return _Answer(nothing, is_held=True, everything=everything, nothing=nothing)
+    best = trial.fastest(front)
+    chosen = front[-1] if best is None else trial.take_back(best, search)
+    return _Answer(chosen, is_held=best is not None, everything=everything, nothing=nothing)
+
+
+def _measurement(material: Material, layers: frozenset[str]) -> Measurement:
+    """The joint evaluation of a choice, from the kept figures where it was made before."""
+    key = hashlib.sha256("\n".join(sorted(layers)).encode()).hexdigest()[:16]
+    figures = material.recalled(f"joint-{key}", lambda: _figures(material, layers))
+    return Measurement(
+        score_delta=figures["score_delta"],
+        score_delta_low=figures["score_delta_low"],
+        sqnr_db=figures.get("sqnr_db"),
+        best_low=figures["best_low"],
+    )
+
+
+def _figures(material: Material, layers: frozenset[str]) -> Figures:
+    if material.piece.measure is None:
+        raise ValueError("a search without anything to measure by")
+    found = material.piece.measure(material.quantize(layers))
+    figures = {
+        "score_delta": found.score_delta,
+        "score_delta_low": found.score_delta_low,
+        "best_low": found.best_low,
+    }
+    return figures if found.sqnr_db is None else {**figures, "sqnr_db": found.sqnr_db}
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What is told of a search and its answer; notes do not repeat what warnings tell."""
+
     material: Material
-    tolerance: float
-    budget: int
+    trial: Trial
+    answer: _Answer
     objective: Objective
-    measured: dict[frozenset[str], Measurement] = field(default_factory=dict)
-    was_cut_short: bool = False
-    are_too_few: bool = False
 
-    def fastest(self, front: list[Point]) -> Point | None:
-        """The fastest point of the front that holds, by halving: more damage is taken to score less."""
-        low, high, best = 0, len(front) - 1, None
-        while low <= high and self._may_go_on():
-            middle = (low + high) // 2
-            if self.holds(front[middle]):
-                best, high = front[middle], middle - 1
+    def decisions(self, kept: frozenset[str]) -> Iterator[LayerDecision]:
+        """What became of each layer: those that the search left in float tell what they would cost."""
+        for layer in self.material.place(self.answer.chosen.layers).layers:
+            if layer.quantized or layer.node in kept or layer.node not in self.material.damages:
+                yield layer
             else:
-                low = middle + 1
-        return best
+                yield layer.model_copy(update={"reason": self._why_float(layer.node)})
 
-    def take_back(self, best: Point, search: Search) -> Point:
-        """Faster choices around the best one, the most promising first, while evaluations are left."""
-        for point in search.neighbours(best):
-            if not self._may_go_on():
-                break
-            if point.cost < best.cost and self.holds(point):
-                best = point
-        return best
-
-    def holds(self, point: Point) -> bool:
-        """Whether the score of that choice, at worst, stays within the tolerance.
-
-        Where the samples are too few to prove that of any choice, the score itself decides: the verdict is
-        not theirs, and a choice by an impossible rule would keep nearly all layers in float.
-        """
-        found = self.measure(point.layers)
-        if found.best_low < -self.tolerance:
-            self.are_too_few = True
-            return found.score_delta >= -self.tolerance
-        return found.score_delta_low >= -self.tolerance
-
-    def measure(self, layers: frozenset[str]) -> Measurement:
-        """The joint evaluation of a choice, once."""
-        if layers not in self.measured:
-            key = hashlib.sha256("\n".join(sorted(layers)).encode()).hexdigest()[:16]
-            figures = self.piece.recalled(f"joint-{key}", lambda: self._figures(layers))
-            self.measured[layers] = Measurement(
-                score_delta=figures["score_delta"],
-                score_delta_low=figures["score_delta_low"],
-                sqnr_db=figures.get("sqnr_db"),
-                speedup=figures.get("speedup"),
-                best_low=figures["best_low"],
-            )
-        return self.measured[layers]
-
-    def notes(self, chosen: Point, *, found: bool) -> tuple[str, ...]:
-        """How the choice was made, in words; what `warnings` tells is not repeated."""
-        total, base = len(self.material.order), self.material.cost(frozenset())
-        count = len(self.measured)
-        effort = f"{count} joint evaluation{'' if count == 1 else 's'}"
-        if not found:
-            return self._price_note(base, chosen.cost), effort
-        measure = "falls" if self.are_too_few else "falls at worst"
+    def notes(self) -> tuple[str, ...]:
+        """How the choice was made."""
+        chosen, count = self.answer.chosen, len(self.trial.measured)
+        effort = counted(count, "joint evaluation")
+        price = self._price_note(self.answer.nothing.cost, chosen.cost)
+        if not chosen.layers or not self.answer.is_held:
+            return price, effort
+        measure = "falls" if self.trial.are_too_few else "falls at worst"
         verdict = (
-            f"{len(chosen.layers)} of {total} layers in integers: the cheapest choice found whose score "
-            f"{measure} by {self.tolerance:g} on the search samples"
+            f"{len(chosen.layers)} of {len(self.material.order)} layers in integers: the cheapest choice "
+            f"found whose score {measure} by {self.trial.tolerance:g} on the search samples"
         )
-        return verdict, self._price_note(base, chosen.cost), effort
+        return verdict, price, effort
 
-    def warnings(self, *, found: bool) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """What whoever uses the result must know: the rule was weakened, the search cut, or nothing held."""
+        trial, tolerance = self.trial, f"{self.trial.tolerance:g}"
         few = (
-            f"the search samples are too few to prove a tolerance of {self.tolerance:g} of any choice, so "
+            f"the search samples are too few to prove a tolerance of {tolerance} of any choice, so "
             f"choices were judged by their score alone: give more by --search or samples.search"
         )
-        cut = "the time for the search ran out, and a longer one may find more"
-        none = (
-            f"no choice of layers held the tolerance of {self.tolerance:g} on the search samples; this is "
-            f"the one with the least damage"
+        cut = (
+            "the time for the search ran out, and a longer one may find more: the same command goes on where "
+            "this one stopped"
         )
-        told = ((few, self.are_too_few), (cut, self.was_cut_short), (none, not found))
+        spent = (
+            f"the {trial.budget} joint evaluations allowed were spent before the choices were searched "
+            f"through: more of them (max_evaluations) may find a cheaper one"
+        )
+        none = (
+            f"no choice of layers held the tolerance of {tolerance} on the search samples, not even the one "
+            f"with the least damage, which this is"
+        )
+        is_spent = trial.is_incomplete and not trial.is_cut_short and self.answer.is_held
+        told = (
+            (few, trial.are_too_few),
+            (cut, trial.is_cut_short and self.answer.is_held),
+            (spent, is_spent),
+            (none, not self.answer.is_held),
+            (self._nothing_cheaper(), not self.answer.chosen.layers),
+        )
         return tuple(text for text, applies in told if applies)
+
+    def _nothing_cheaper(self) -> str:
+        costs = self._price_note(self.answer.nothing.cost, self.answer.everything.cost)
+        return (
+            f"nothing was quantized, since no choice of layers is predicted to cost less than float; all in "
+            f"integers: {costs}"
+        )
+
+    def _why_float(self, layer: str) -> str:
+        noise = self.material.damages[layer]
+        if not self.answer.chosen.layers:
+            return "left in float by the search: integers are not predicted to be cheaper"
+        alone = "" if noise <= 0 else f": alone in integers it leaves {-10 * math.log10(noise):.1f} dB SQNR"
+        return f"left in float by the search{alone}"
 
     def _price_note(self, base: float, cost: float) -> str:
         source = self.material.cost_source
         if self.objective == "latency":
             return f"predicted speed-up {base / max(cost, 1e-9):.2f} ({source})"
         return f"{self.objective}: {cost:.4g} {UNITS[self.objective]} of {base:.4g} in float ({source})"
-
-    def _may_go_on(self) -> bool:
-        """Whether there is an evaluation left and time for it; the first one is made in any case."""
-        if len(self.measured) >= self.budget:
-            return False
-        if self.measured and self.piece.is_out_of_time:
-            self.was_cut_short = True
-        return not self.was_cut_short
-
-    def _figures(self, layers: frozenset[str]) -> Figures:
-        if self.piece.measure is None:
-            raise ValueError("a search without anything to measure by")
-        found = self.piece.measure(self.material.quantize(layers))
-        figures = {
-            "score_delta": found.score_delta,
-            "score_delta_low": found.score_delta_low,
-            "best_low": found.best_low,
-        }
-        if found.sqnr_db is not None:
-            figures["sqnr_db"] = found.sqnr_db
-        if found.speedup is not None:
-            figures["speedup"] = found.speedup
-        return figures

@@ -21,8 +21,13 @@ from jettison.compress.quantization.refusals import refuse_quantized, refuse_unf
 from jettison.compress.quantization.repairs import MEASURED_RANGES, Effort, choose_repairs
 from jettison.compress.quantization.static import RangeChoice
 from jettison.core.samples import Samples
+from jettison.graph.judged import is_blind
 
 _PLACES = {"cpu": place_for_cpu, "tensorrt": place_for_tensorrt}
+_BLIND = (
+    "no output of the model holds floats or comes from an ArgMax or TopK over floats, so no repair could be "
+    "told from another: the first one was kept"
+)
 _HALF = "Quantize the float32 original; cast to float16 afterwards, or use {quantize: float16} alone"
 
 
@@ -87,6 +92,7 @@ class QuantizeFull(BaseModel):
             chosen.repairs.quantize(placement),
             layers=layers,
             notes=chosen.notes,
+            warnings=(_BLIND,) if chosen.notes and is_blind(piece.model) else (),
             counterpart=chosen.repairs.counterpart,
         )
 

@@ -1,4 +1,4 @@
-"""What is done against the loss by rounding, chosen by calibration samples that took no part in it.
+"""What is done against the loss by rounding, chosen by calibration samples that no correction was made from.
 
 Ranges by each method, with and without a bias correction; the same on an equalized copy of the model; then,
 on the best of them, weights rounded with error feedback. None of it wins on every model, and what helps alone
@@ -18,24 +18,16 @@ import onnx_ir as ir
 from jettison.compress.passes import Workpiece
 from jettison.compress.quantization.calibrate import Calibration
 from jettison.compress.quantization.correct import CORRECTION_SAMPLES, Correction, bias_corrections, corrected
-from jettison.compress.quantization.damage import (
-    BATCH,
-    DAMAGE_SAMPLES,
-    logits_view,
-    noise_to_signal,
-    outputs_of,
-)
+from jettison.compress.quantization.damage import DAMAGE_SAMPLES, NoiseJudge
 from jettison.compress.quantization.equalize import channel_maxima, equalized
 from jettison.compress.quantization.placement import Placement
 from jettison.compress.quantization.ranges import RangeMethod
 from jettison.compress.quantization.refine import refined_weights
 from jettison.compress.quantization.static import LayerIntegers, RangeChoice, layer_integers, quantize_static
 from jettison.compress.quantization.weights import QuantizedWeight
-from jettison.core.batching import fitting_batches
 from jettison.core.memory import release, trim
-from jettison.core.samples import Samples, first, split
+from jettison.core.samples import Samples, split
 from jettison.graph.junction import find_junctions
-from jettison.graph.model import input_specs
 
 MEASURED_RANGES: tuple[RangeMethod, ...] = ("max", "mse")
 """Range methods that won on some model; percentile and KL won on none (benchmarks/guarantee.py)."""
@@ -110,11 +102,24 @@ class Repairs:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The repairs that were kept, their name, and in words who preferred them and what each was worth."""
+    """The repairs that were kept, their name, and in words who preferred them and what each was worth.
+
+    `left_out` counts those that were not tried, for want of time.
+    """
 
     repairs: Repairs
     candidate: Candidate
     notes: tuple[str, ...] = ()
+    left_out: int = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """That the time ran out, where it did."""
+        count = self.left_out
+        if not count:
+            return ()
+        were = "repair was" if count == 1 else "repairs were"
+        return (f"half of the time for the search was spent, and {count} {were} not tried",)
 
 
 def choose_repairs(
@@ -144,7 +149,7 @@ class Bench:
     def __init__(self, piece: Workpiece, samples: Samples, place: Place) -> None:
         self.piece, self._samples, self._place = piece, samples, place
         self.fitting, self.judging = repair_sets(samples)
-        self._judge: _Judge | None = None
+        self._judge: NoiseJudge | None = None
         self._sources: dict[bool, tuple[ir.Model, Calibration]] = {}
         self._rounded: tuple[Candidate, dict[str, LayerIntegers]] | None = None
 
@@ -153,7 +158,7 @@ class Bench:
         """Who prefers one candidate to another, in words."""
         if self.judging is self.fitting:
             return "the samples behind it, too few to hold some out,"
-        return "calibration samples that took no part in it"
+        return "calibration samples behind ranges only, and behind no correction,"
 
     @property
     def can_equalize(self) -> bool:
@@ -163,7 +168,8 @@ class Bench:
     def noise(self, repairs: Repairs) -> float:
         """What the repaired model leaves of noise with every layer in integers, over the signal."""
         if self._judge is None:
-            self._judge = _Judge(self.piece, self.judging)
+            exact = self.piece.target.is_gpu
+            self._judge = NoiseJudge(self.piece.model, self.judging, exact=exact)
         return self._judge.noise(repairs.quantize(self._place(repairs.model.graph)))
 
     def make(self, candidate: Candidate) -> Repairs:
@@ -250,7 +256,8 @@ class _Contest:
         best = self.best()
         worth = (f"{name.short} {_decibels(noise):.1f}" for name, noise in self._noises.items())
         notes = f"{best}, as {self._bench.judges} prefer", f"SQNR there, in dB: {', '.join(worth)}"
-        return Chosen(self._made or self._bench.make(best), best, notes)
+        left_out = self._rungs - len(self._noises)
+        return Chosen(self._made or self._bench.make(best), best, notes, left_out)
 
 
 def first_rungs(choices: Sequence[RangeChoice], effort: Effort, *, equalize: bool) -> Iterator[Candidate]:
@@ -269,21 +276,6 @@ def repair_sets(samples: Samples) -> tuple[Samples, Samples]:
     judges = min(DAMAGE_SAMPLES, samples.count - CORRECTION_SAMPLES)
     judging, fitting = split(samples, judges / samples.count, seed=0)
     return fitting, judging
-
-
-class _Judge:
-    """Says how far a quantized model's outputs are from the float model's, on samples of its own."""
-
-    def __init__(self, piece: Workpiece, samples: Samples) -> None:
-        few = first(samples, DAMAGE_SAMPLES)
-        self._exact = piece.target.is_gpu
-        self._batches = list(fitting_batches(few, input_specs(piece.model), size=BATCH))
-        self._reference = outputs_of(logits_view(piece.model), self._batches, exact=False)
-
-    def noise(self, quantized: ir.Model) -> float:
-        """Energy of the error over the energy of the output."""
-        found = outputs_of(logits_view(quantized), self._batches, exact=self._exact)
-        return noise_to_signal(self._reference, found)
 
 
 def _decibels(noise: float) -> float:

@@ -83,6 +83,13 @@ class PreflightReport(BaseModel):
     sparse_layers: int = 0
     sparse_weights: bool | None = None
 
+    @property
+    def fp8_mac_share(self) -> float | None:
+        """The share of MACs that run in FP8, as `int8_mac_share`; None where that is."""
+        if self.int8_mac_share is None:
+            return None
+        return sum(share for dtype, share in self.mac_shares.items() if dtype.startswith("float8"))
+
     @computed_field  # type: ignore[prop-decorator]  # mypy issue 14461
     @property
     def compiles(self) -> bool | None:

@@ -22,12 +22,14 @@ from served_models import CREATED
 
 from jettison.core import dtypes
 from jettison.core.tensors import TensorSpec
+from jettison.experiment.counter_file import read_counters
 from jettison.triton.interpreters import Interpreter
 from jettison.triton.publish import Release, publish
 from jettison.triton.router import RouterOptions, RouterState, publish_router, router_config, write_state
 from jettison.triton.runtime import Installation
 from jettison.triton.server import ServerOptions, TritonServer
 from jettison.triton.serving import Serving, config_of
+from jettison.verdict_service.sources import MetricsEndpoint
 
 pytestmark = pytest.mark.server
 
@@ -51,7 +53,7 @@ class TritonPythonModel:
             time.sleep(3)
         if whim == "die":
             os.kill(os.getpid(), 9)
-        y = x[:, :2] if whim == "shape" else 2 * x
+        y = x[:, :2] if whim == "shape" else (2 * x).astype(np.float64) if whim == "type" else 2 * x
         return pb_utils.InferenceResponse([pb_utils.Tensor("y", np.ascontiguousarray(y))])
 """
 
@@ -232,7 +234,16 @@ def test_shadows_are_compared_and_counted(whims: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("whim", "mode"), [("error", "split"), ("hang", "split"), ("shape", "shadow"), ("error", "shadow")]
+    ("whim", "mode"),
+    [
+        ("error", "split"),
+        ("hang", "split"),
+        ("shape", "split"),
+        ("type", "split"),
+        ("shape", "shadow"),
+        ("error", "shadow"),
+        ("hang", "shadow"),
+    ],
 )
 def test_whatever_the_candidate_does_the_answers_are_right(whims: Live, whim: str, mode: str) -> None:
     whims.whim(whim)
@@ -303,6 +314,33 @@ def test_a_killed_router_loses_only_what_was_not_written(
         document = json.loads((tmp_path / "counters" / "e1.edge-1.json").read_text())
         assert len(document["nodes"]) == 1
         assert document["nodes"][0]["slices"]["all"]["offered"] == before
+
+
+def test_metrics_show_the_counters_of_the_file_also_after_the_server_was_killed(
+    installation: Installation, tmp_path: Path
+) -> None:
+    path, known = tmp_path / "counters" / "e1.edge-1.json", {"e1"}
+    for run in (1, 2):
+        with serving(installation, tmp_path, candidate="three") as live:
+            endpoint = MetricsEndpoint(live.server.metrics_url, timeout_s=10)
+            live.set(mode="split", weight=5000, experiment="e1")
+            if run == 2:
+                end = time.monotonic() + 20
+                while not endpoint.look(known).states and time.monotonic() < end:
+                    time.sleep(0.1)
+                assert endpoint.look(known).states == read_counters(path).states, "before any request"
+            looks = []
+            for _ in range(60):
+                live.ask()
+                looks.append(endpoint.look(known))
+            time.sleep(2.5)  # written and shown each second
+            assert endpoint.look(known) == (read_counters(path).states, ())
+            (arm,) = live.counted("e1")["arms"].values()
+            assert arm["baseline_units"] + arm["candidate_units"] == 60 * run
+            assert not [problem for found in looks for problem in found.problems]
+            assert live.server.pid is not None
+            os.kill(live.server.pid, signal.SIGKILL)
+            time.sleep(0.5)
 
 
 def test_a_server_that_stops_writes_its_last_counts(

@@ -8,8 +8,9 @@ from jettison.cli.ab_audit import audit
 from jettison.cli.ab_decide import decide
 from jettison.cli.ab_merge import merge
 from jettison.cli.ab_plan import plan
+from jettison.cli.ab_serve import serve
 
-AB_VERBS = (plan, merge, decide, audit)
+AB_VERBS = (plan, merge, decide, audit, serve)
 
 ab = typer.Typer(
     name="ab",

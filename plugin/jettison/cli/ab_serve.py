@@ -8,9 +8,9 @@ from pathlib import Path
 import typer
 from pydantic import BaseModel
 
+from jettison.cli.clock import now
 from jettison.cli.console import err, print_json
 from jettison.cli.endings import end
-from jettison.cli.surroundings import now
 from jettison.verdict_service.options import ServiceOptions
 from jettison.verdict_service.running import run
 

@@ -111,6 +111,7 @@ def test_a_disk_that_is_full_at_times_loses_and_doubles_nothing(
             for _ in range(5):
                 first.add("e1", event(f"unit-{count}", 0))
                 count += 1
+            first.tick("e1")  # they are open now, and idle at the next one
             for disk.room in (room, 0, 1 << 30)[: 2 + (room % 2)]:
                 now[0] += 2
                 first.tick("e1")

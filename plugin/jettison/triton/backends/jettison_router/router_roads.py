@@ -117,6 +117,7 @@ class Road:
 
     def close(self) -> None:
         """Let go of both models."""
+        self._shadows.close()
         self._baseline.close()
         self._candidate.close()
 

@@ -5,8 +5,9 @@
 Added latency: calls of a model and of the router before it take turns, in blocks of five, over both
 protocols; percentiles are over all calls of one kind. Shadow: requests at fixed random times (a Poisson
 stream), at half the rate at which the router answers two clients in mode `shadow`; segments without shadow,
-with shadows that stand back, and with shadows whose latency is limited, and which therefore do not, take turns. Each model has one thread, since a shadow that shares its baseline's core is bound to delay
-it. Split: as many units as requests, then a ramp of weights over fewer units while requests come.
+with shadows that stand back, and with shadows whose latency is limited, and which therefore do not, take
+turns. Each model has one thread, since a shadow that shares its baseline's core is bound to delay it. Split:
+as many units as requests, then a ramp of weights over fewer units while requests come.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import statistics
 import tempfile
 import threading
 import time
@@ -197,6 +199,7 @@ def shadow_of(case: Case, work: Path, server: TritonServer, seconds: float) -> d
         "requests": {name: sum(map(len, rows)) for name, rows in times.items()},
         "p50_ms": p50, "p99_ms": p99,
         "p99_added_share": {name: round(p99[name] / p99["off"] - 1, 3) for name in ("background", "equal")},
+        "p99_ms_median_of_segments": {name: statistics.median(rows) for name, rows in by_segment.items()},
         "p99_ms_by_segment": by_segment,
         "dropped": {one.name: metric(server, "dropped_shadows", one.name) for one in (case, back)},
         "target_share": SHADOW_TARGET,

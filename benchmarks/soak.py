@@ -5,8 +5,8 @@
 Clients ask for inputs of 8 KB, 600 KB and 4 MB in turns, over gRPC and HTTP, as fast as they are answered.
 Every answer is checked. Memory is looked at twice a second: after a warm-up of a tenth of the time (at least
 15 s), the means over the first and the last quarter of what follows are compared.
-Router memory is what its processes have for themselves (`Private` of /proc/PID/smaps_rollup); /dev/shm is all
-that the server's regions hold there.
+Router memory is what its processes have for themselves (`Anonymous` of /proc/PID/smaps_rollup); /dev/shm is
+all that the server's regions hold there.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def seen(server: TritonServer, time_s: float) -> Look:
     """The router's processes and the server's shared memory now."""
     stubs = [process for process in children(server.pid or 0) if "/r/" in command_of(process)]
     regions = SHARED_MEMORY.glob(f"{server.name}*")
-    return Look(time_s, sum(map(private_bytes, stubs)), len(stubs), sum(map(held_bytes, regions)))
+    return Look(time_s, sum(map(own_bytes, stubs)), len(stubs), sum(map(held_bytes, regions)))
 
 
 def children(process: int) -> list[int]:
@@ -198,13 +198,13 @@ def command_of(process: int) -> str:
         return ""
 
 
-def private_bytes(process: int) -> int:
-    """What it alone has in memory; shared regions are counted apart."""
+def own_bytes(process: int) -> int:
+    """What it alone has in memory; regions that it shares with the server are counted apart."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous:"))
 
 
 def held_bytes(path: Path) -> int:

@@ -33,7 +33,7 @@ def split(installation: Installation, tmp_path_factory: pytest.TempPathFactory) 
 def whims(
     python_models: None, installation: Installation, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
-    with serving(installation, tmp_path_factory.mktemp("whims")) as live:
+    with serving(installation, tmp_path_factory.mktemp("whims"), latency_limit_ms=250) as live:
         yield live
 
 
@@ -155,6 +155,12 @@ def test_an_unloaded_candidate_is_answered_for(
         assert [live.ask() for _ in range(20)] == [2.0] * 20
         time.sleep(1.5)
         assert live.metric("requests_candidate") >= 2
+        live.set(mode="shadow", experiment="e2")
+        live.client.unload_model("new")
+        time.sleep(1)
+        assert [live.ask() for _ in range(20)] == [2.0] * 20
+        found = live.wait("e2", "offered", 20)
+        assert found["candidate_lost"] == found["offered"] == 20 - live.metric("dropped_shadows")
 
 
 def test_a_killed_router_loses_only_what_was_not_written(

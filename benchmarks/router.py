@@ -4,9 +4,10 @@
 
 Added latency: calls of a model and of the router before it take turns, in blocks of five, over both
 protocols; percentiles are over all calls of one kind. Shadow: requests at fixed random times (a Poisson
-stream), at half the rate at which the router answers two clients in mode `shadow`; segments with and without
-shadow take turns. Each model has one thread, since a shadow that shares its baseline's core is bound to delay
-it. Split: as many units as requests, then a ramp of weights over fewer units while requests come.
+stream), at half the rate at which the router answers two clients in mode `shadow`; segments without shadow,
+with shadows that stand back, and with shadows whose latency is limited, and which therefore do not, take
+turns. Each model has one thread, since a shadow that shares its baseline's core is bound to delay it. Split:
+as many units as requests, then a ramp of weights over fewer units while requests come.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import argparse
 import json
 import os
 import random
+import statistics
 import tempfile
 import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +101,12 @@ def release(case: Case, work: Path, root: Path) -> None:
         serving = Serving(parameters={"intra_op_thread_count": "1"})
         publish_as(case, name, serving, work / f"{name}.onnx", root)
         pair.append(ModelFolder(root / name).config())
-    options = RouterOptions(
-        state_path=work / f"{case.name}.json", counter_folder=work / f"{case.name}-counters", node="bench",
-        unit_max_requests=1, latency_limit_ms=50,
-    )  # fmt: skip
-    publish_router(router_config(case.name, *pair, options=options), root, created=CREATED)
+    for name, limit_ms in ((case.name, 50.0), (f"{case.name}-back", 0.0)):
+        options = RouterOptions(
+            state_path=work / f"{name}.json", counter_folder=work / f"{name}-counters", node="bench",
+            unit_max_requests=1, latency_limit_ms=limit_ms,
+        )  # fmt: skip
+        publish_router(router_config(name, *pair, options=options), root, created=CREATED)
 
 
 def scale(path: Path) -> None:
@@ -171,23 +175,34 @@ class Asker:
         return found
 
 
+SHADOWS = ("off", "background", "equal", "equal", "background", "off")
+"""In turns, there and back, so that all see the same noise."""
+
+
 def shadow_of(case: Case, work: Path, server: TritonServer, seconds: float) -> dict[str, object]:
     """p99 of the answers with and without shadow, at half load."""
+    back = replace(case, name=f"{case.name}-back")
+    routers = {"off": case, "equal": case, "background": back}
     set_state(case, work, mode="shadow", experiment="load")
     full = closed_rate(case, server, seconds=3.0)
-    times: dict[str, list[list[float]]] = {"off": [], "shadow": []}
-    for i in range(max(4, round(4 * seconds / SEGMENT_S))):
-        name = ("off", "shadow", "shadow", "off")[i % 4]
-        set_state(case, work, mode=name, experiment="load")
-        times[name].append(open_times(case, server, rate=full / 2, seed=i // 2))
+    times: dict[str, list[list[float]]] = {name: [] for name in routers}
+    for i in range(max(6, 6 * round(seconds / SEGMENT_S))):
+        name = SHADOWS[i % 6]
+        mode = "off" if name == "off" else "shadow"
+        set_state(routers[name], work, mode=mode, experiment="load")
+        times[name].append(open_times(routers[name], server, rate=full / 2, seed=i // 3))
+        set_state(routers[name], work, mode="off")
     p99, p50 = ({name: percentile_ms(rows, q) for name, rows in times.items()} for q in (99, 50))
     by_segment = {name: [percentile_ms([row], 99) for row in rows] for name, rows in times.items()}
     return {
         "full_rate_per_second": round(full, 1), "rate_per_second": round(full / 2, 1),
         "requests": {name: sum(map(len, rows)) for name, rows in times.items()},
-        "p50_ms": p50, "p99_ms": p99, "p99_added_share": round(p99["shadow"] / p99["off"] - 1, 3),
+        "p50_ms": p50, "p99_ms": p99,
+        "p99_added_share": {name: round(p99[name] / p99["off"] - 1, 3) for name in ("background", "equal")},
+        "p99_ms_median_of_segments": {name: statistics.median(rows) for name, rows in by_segment.items()},
         "p99_ms_by_segment": by_segment,
-        "dropped": metric(server, "dropped_shadows", case.name), "target_share": SHADOW_TARGET,
+        "dropped": {one.name: metric(server, "dropped_shadows", one.name) for one in (case, back)},
+        "target_share": SHADOW_TARGET,
     }  # fmt: skip
 
 

@@ -36,6 +36,13 @@ def module(monkeypatch: pytest.MonkeyPatch, world: World) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def python_models(interpreter: Interpreter) -> None:
+    """Skips where a plain Python model, as `WHIMS` is, cannot read its tensors (docs/serving.md)."""
+    if not interpreter.requirements[0].startswith("numpy==1."):
+        pytest.skip("the server's Python has no numpy 1")
+
+
+@pytest.fixture(scope="session")
 def served(
     installation: Installation, interpreter: Interpreter, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[zoo.Served]:

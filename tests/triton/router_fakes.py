@@ -39,6 +39,9 @@ class Tensor:
     def as_numpy(self) -> np.ndarray:
         return self._array
 
+    def is_cpu(self) -> bool:
+        return True
+
     def __dlpack__(self, **_: object) -> Any:
         return self._array.__dlpack__()
 
@@ -151,6 +154,7 @@ class World:
         self.calls: list[dict[str, Any]] = []
         self.log: list[str] = []
         self.metrics: Counter[str] = Counter()
+        self.gauges: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
 
     def asked(self, model: str) -> int:
         return sum(call["model_name"] == model for call in self.calls)
@@ -167,13 +171,17 @@ class World:
                 return world.models[self.arguments["model_name"]](self.arguments)
 
         class MetricFamily:
-            COUNTER = "counter"
+            COUNTER, GAUGE = "counter", "gauge"
 
             def __init__(self, *, name: str, **_: str) -> None:
                 self.name = name
 
-            def Metric(self, **_: object) -> SimpleNamespace:
-                return SimpleNamespace(increment=lambda n: world.metrics.update({self.name: n}))
+            def Metric(self, *, labels: dict[str, str]) -> SimpleNamespace:
+                key = self.name, tuple(labels.items())
+                return SimpleNamespace(
+                    increment=lambda n: world.metrics.update({self.name: n}),
+                    set=lambda n: world.gauges.update({key: n}),
+                )
 
         stub = ModuleType("triton_python_backend_utils")
         stub.__dict__.update(
@@ -227,7 +235,7 @@ def config(folder: Path, *, instances: int = 1, batch: int = 8, **settings: obje
         {
             "max_batch_size": batch,
             "input": [{"name": "x", "data_type": "TYPE_FP32"}],
-            "output": [{"name": "y", "data_type": "TYPE_FP32"}],
+            "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1]}],
             "instance_group": [{"count": instances}],
             "parameters": {key: {"string_value": str(value)} for key, value in given.items()},
         }

@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import sys
+import threading
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -45,8 +47,13 @@ class Tensor:
 
 
 class Request:
-    def __init__(self, *outputs: str, **arrays: np.ndarray) -> None:
-        self.arrays, self.outputs = arrays, outputs
+    def __init__(
+        self, *outputs: str, parameter: dict[str, object] | None = None, **arrays: np.ndarray
+    ) -> None:
+        self.arrays, self.outputs, self.parameter = arrays, outputs, parameter
+
+    def parameters(self) -> str:
+        return json.dumps(self.parameter) if self.parameter else ""
 
     def requested_output_names(self) -> Sequence[str]:
         return self.outputs
@@ -331,3 +338,31 @@ def imported(tree: ast.AST) -> Iterator[str]:
         yield tree.module or ""
     for child in children:
         yield from imported(child)
+
+
+def test_requests_that_nobody_waits_for_run_at_the_lowest_priority(
+    backend: ModuleType, tmp_path: Path
+) -> None:
+    """Others do not, also where both come together: a thread that stood back cannot come forward again."""
+    model = instance(backend, tmp_path, zoo.affine(2.0))
+    run, seen = model._session.run, []
+
+    def spy(*arguments: Any) -> Any:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return run(*arguments)
+
+    model._session = types.SimpleNamespace(run=spy)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    x = np.ones((1, 3), np.float32)
+    shadow = Request("y", x=x, parameter={"jettison_background": True, "unit": "a"})
+    other = Request("y", x=x, parameter={"unit": "a"})
+    for requests in ([shadow], [other], [shadow], [Request("y", x=x)]):
+        (response,) = model.execute(requests)
+        np.testing.assert_array_equal(response.arrays["y"], 2 * x)
+    assert seen == [19, own, 19, own]
+    seen.clear()
+    assert len(model.execute([shadow, other])) == 2
+    assert set(seen) == {own}
+    seen.clear()
+    assert len(model.execute([shadow, shadow])) == 2
+    assert set(seen) == {19}

@@ -2,159 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
-import served_models as zoo
-import tritonclient.grpc
 import tritonclient.http
-from served_models import CREATED
+from router_live import Live, serving
 
-from jettison.core import dtypes
-from jettison.core.tensors import TensorSpec
-from jettison.triton.interpreters import Interpreter
-from jettison.triton.publish import Release, publish
-from jettison.triton.router import RouterOptions, RouterState, publish_router, router_config, write_state
+from jettison.experiment.counter_file import read_counters
 from jettison.triton.runtime import Installation
-from jettison.triton.server import ServerOptions, TritonServer
-from jettison.triton.serving import Serving, config_of
+from jettison.verdict_service.sources import MetricsEndpoint
 
 pytestmark = pytest.mark.server
-
-WHIMS = """
-import os
-import time
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request):
-        x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
-        whim = open(os.environ["WHIM"]).read() if os.path.exists(os.environ["WHIM"]) else ""
-        if whim == "error":
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("a whim"))
-        if whim == "hang":
-            time.sleep(3)
-        if whim == "die":
-            os.kill(os.getpid(), 9)
-        y = x[:, :2] if whim == "shape" else 2 * x
-        return pb_utils.InferenceResponse([pb_utils.Tensor("y", np.ascontiguousarray(y))])
-"""
-
-
-class Live:
-    """A server with the router `r` before `old` (2 x), `new` (2 x, but for its whims)."""
-
-    def __init__(self, server: TritonServer, work: Path, module: ModuleType) -> None:
-        self.server, self.work, self.module = server, work, module
-        url = server.grpc_url if module is tritonclient.grpc else server.http_url
-        self.client = module.InferenceServerClient(url)
-        self.asked = 0
-
-    def set(self, **state: Any) -> None:
-        write_state(self.work / "state.json", RouterState.model_validate({"salt": "s", **state}))
-
-    def whim(self, text: str) -> None:
-        stage = self.work / "whim.new"
-        stage.write_text(text)
-        stage.replace(self.work / "whim")
-
-    def ask(self, unit: str | None = None, value: float | None = None, **more: Any) -> float:
-        """The factor that the answer has; the whole answer must have it."""
-        self.asked += 1
-        x = np.full((1, 3), self.asked if value is None else value, np.float32)
-        tensor = self.module.InferInput("x", [1, 3], "FP32")
-        tensor.set_data_from_numpy(x)
-        parameters = {"unit": unit} if unit else None
-        found = self.client.infer("r", [tensor], parameters=parameters, client_timeout=30, **more).as_numpy(
-            "y"
-        )
-        assert found.shape == (1, 3)
-        assert len(np.unique(found)) == 1
-        return float(found[0, 0] / x[0, 0])
-
-    def counted(self, experiment: str) -> dict[str, Any]:
-        path = self.work / "counters" / f"{experiment}.edge-1.json"
-        if not path.is_file():
-            return {}
-        found: dict[str, Any] = json.loads(path.read_text())["nodes"][0]["slices"]["all"]
-        return found
-
-    def wait(self, experiment: str, name: str, least: int) -> dict[str, Any]:
-        end = time.monotonic() + 30
-        while self.counted(experiment).get(name, 0) < least and time.monotonic() < end:
-            time.sleep(0.1)
-        return self.counted(experiment)
-
-    def metric(self, name: str) -> int:
-        with urllib.request.urlopen(self.server.metrics_url) as answer:  # noqa: S310 (our own server)
-            lines = answer.read().decode().splitlines()
-        return sum(
-            int(line.split()[-1]) for line in lines if line.startswith(f"jettison_router_{name}_total{{")
-        )
-
-
-@contextlib.contextmanager
-def serving(
-    installation: Installation,
-    work: Path,
-    *,
-    candidate: str = "whims",
-    control: str = "none",
-    **given: object,
-) -> Iterator[Live]:
-    root = work / "repository"
-    old = zoo.published(root, work, "old", zoo.affine(2.0))
-    if candidate == "whims":
-        element = dtypes.of_name("float32")
-        assert element is not None
-        specs = [TensorSpec(name=name, dtype=element, shape=("batch", 3)) for name in "xy"]
-        new = config_of("new", specs[:1], specs[1:], serving=Serving(backend="python", filename="model.py"))
-        (work / "model.py").write_text(WHIMS)
-        publish(Release(new, {"model.py": work / "model.py"}, CREATED), root)
-    else:
-        new = zoo.published(root, work, "new", zoo.affine(3.0))
-    options = RouterOptions.model_validate(
-        {
-            "state_path": work / "state.json", "counter_folder": work / "counters", "node": "edge-1",
-            "breaker_pause_s": 0.5, "deadline_ms": 300, "unit_max_requests": 1, **given,
-        }
-    )  # fmt: skip
-    publish_router(router_config("r", old, new, options=options), root, created=CREATED)
-    write_state(work / "state.json", RouterState())
-    environment = {**os.environ, "WHIM": str(work / "whim")}
-    server_options = ServerOptions.model_validate(
-        {
-            "exit_timeout_s": 5,
-            "control_mode": control,
-            "load_models": ("old", "new", "r") if control == "explicit" else (),
-        }
-    )
-    with TritonServer(
-        root, installation, environment=environment, options=server_options, log=work / "log"
-    ) as server:
-        yield Live(server, work, tritonclient.grpc)
-
-
-@pytest.fixture(scope="session")
-def python_models(interpreter: Interpreter) -> None:
-    """Skips where a plain Python model, as `WHIMS` is, cannot read its tensors (docs/serving.md)."""
-    if not interpreter.requirements[0].startswith("numpy==1."):
-        pytest.skip("the server's Python has no numpy 1")
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +33,7 @@ def split(installation: Installation, tmp_path_factory: pytest.TempPathFactory) 
 def whims(
     python_models: None, installation: Installation, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
-    with serving(installation, tmp_path_factory.mktemp("whims")) as live:
+    with serving(installation, tmp_path_factory.mktemp("whims"), latency_limit_ms=250) as live:
         yield live
 
 
@@ -232,7 +96,16 @@ def test_shadows_are_compared_and_counted(whims: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("whim", "mode"), [("error", "split"), ("hang", "split"), ("shape", "shadow"), ("error", "shadow")]
+    ("whim", "mode"),
+    [
+        ("error", "split"),
+        ("hang", "split"),
+        ("shape", "split"),
+        ("type", "split"),
+        ("shape", "shadow"),
+        ("error", "shadow"),
+        ("hang", "shadow"),
+    ],
 )
 def test_whatever_the_candidate_does_the_answers_are_right(whims: Live, whim: str, mode: str) -> None:
     whims.whim(whim)
@@ -282,6 +155,12 @@ def test_an_unloaded_candidate_is_answered_for(
         assert [live.ask() for _ in range(20)] == [2.0] * 20
         time.sleep(1.5)
         assert live.metric("requests_candidate") >= 2
+        live.set(mode="shadow", experiment="e2")
+        live.client.unload_model("new")
+        time.sleep(1)
+        assert [live.ask() for _ in range(20)] == [2.0] * 20
+        found = live.wait("e2", "offered", 20)
+        assert found["candidate_lost"] == found["offered"] == 20 - live.metric("dropped_shadows")
 
 
 def test_a_killed_router_loses_only_what_was_not_written(
@@ -303,6 +182,33 @@ def test_a_killed_router_loses_only_what_was_not_written(
         document = json.loads((tmp_path / "counters" / "e1.edge-1.json").read_text())
         assert len(document["nodes"]) == 1
         assert document["nodes"][0]["slices"]["all"]["offered"] == before
+
+
+def test_metrics_show_the_counters_of_the_file_also_after_the_server_was_killed(
+    installation: Installation, tmp_path: Path
+) -> None:
+    path, known = tmp_path / "counters" / "e1.edge-1.json", {"e1"}
+    for run in (1, 2):
+        with serving(installation, tmp_path, candidate="three") as live:
+            endpoint = MetricsEndpoint(live.server.metrics_url, timeout_s=10)
+            live.set(mode="split", weight=5000, experiment="e1")
+            if run == 2:
+                end = time.monotonic() + 20
+                while not endpoint.look(known).states and time.monotonic() < end:
+                    time.sleep(0.1)
+                assert endpoint.look(known).states == read_counters(path).states, "before any request"
+            looks = []
+            for _ in range(60):
+                live.ask()
+                looks.append(endpoint.look(known))
+            time.sleep(2.5)  # written and shown each second
+            assert endpoint.look(known) == (read_counters(path).states, ())
+            (arm,) = live.counted("e1")["arms"].values()
+            assert arm["baseline_units"] + arm["candidate_units"] == 60 * run
+            assert not [problem for found in looks for problem in found.problems]
+            assert live.server.pid is not None
+            os.kill(live.server.pid, signal.SIGKILL)
+            time.sleep(0.5)
 
 
 def test_a_server_that_stops_writes_its_last_counts(

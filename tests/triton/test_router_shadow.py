@@ -71,7 +71,7 @@ def test_a_shadow_without_a_comparable_answer_is_an_error_of_the_candidate(
 ) -> None:
     world.models["new"] = model
     write_state(tmp_path, mode="shadow")
-    with router(module, world, tmp_path, deadline_ms=50) as live:
+    with router(module, world, tmp_path, deadline_ms=50, latency_limit_ms=40) as live:
         assert live.ask(units(1)[0])[0].y == [2.0]
     found = counted(tmp_path)["all"]
     assert (found["offered"], found[words]) == (1, 1)
@@ -137,3 +137,21 @@ def test_only_the_sampled_units_are_compared(module: ModuleType, world: World, t
     assert 19 < found["offered"] < 81
     assert found["agree"] == found["offered"]
     assert found["within_limit"] == 200
+
+
+@pytest.mark.parametrize(("limit_ms", "is_background"), [(0, True), (50, False)])
+def test_the_candidate_stands_back_where_its_speed_is_not_asked_for(
+    module: ModuleType, world: World, tmp_path: Path, limit_ms: float, is_background: bool
+) -> None:
+    """It may take ten times as long then: here 100 ms of 30 allowed ones."""
+    world.models["new"] = slow(0.1, times(2.0))
+    write_state(tmp_path, mode="shadow")
+    with router(module, world, tmp_path, latency_limit_ms=limit_ms, deadline_ms=30) as live:
+        live.ask(units(1)[0])
+        live.settle()
+    calls = {call["model_name"]: call["parameters"] for call in world.calls}
+    assert calls["old"] == {"unit": "u0"}
+    assert calls["new"].get("jettison_background", False) is is_background
+    found = counted(tmp_path)["all"]
+    assert found.get("agree", 0) == int(is_background)
+    assert found.get("candidate_lost", 0) == int(not is_background)

@@ -11,11 +11,12 @@ from jettison.cli.ab_merge import merge
 from jettison.cli.ab_plan import plan
 from jettison.cli.ab_promote import promote, rollback
 from jettison.cli.ab_replay import replay
+from jettison.cli.ab_serve import serve
 from jettison.cli.ab_start import start
 from jettison.cli.ab_status import status
 from jettison.cli.ab_wait import wait
 
-AB_VERBS = (plan, start, status, label, wait, promote, rollback, replay, merge, decide, audit)
+AB_VERBS = (plan, start, status, label, wait, promote, rollback, replay, merge, decide, audit, serve)
 
 ab = typer.Typer(
     name="ab",

@@ -6,23 +6,33 @@ What is large is imported inside it: that takes a second or more, in which Ctrl-
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from jettison.cli.interrupts import interrupted, listen
 from jettison.core.errors import InputError
 
+if TYPE_CHECKING:
+    from typer import Typer
 
-def main() -> None:
+
+def _all_verbs() -> Typer:
+    from jettison.cli.verbs import app
+
+    return app
+
+
+def main(app: Callable[[], Typer] = _all_verbs) -> None:
     """Run the command line; the exit code tells what happened."""
     arguments = tuple(sys.argv[1:])
     try:
         listen()
-        _run(arguments)
+        _run(app, arguments)
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the border: nothing escapes
         sys.exit(_exit_code(_ended_by(error), arguments))
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _run(app: Callable[[], Typer], arguments: Sequence[str]) -> None:
     """Run the verb; without arguments the help is shown.
 
     Called without `app()`, by which typer would print usage errors and end the process itself, without a
@@ -31,9 +41,8 @@ def _run(arguments: Sequence[str]) -> None:
     from typer.main import get_command
 
     from jettison.cli.console import stdout_named
-    from jettison.cli.verbs import app
 
-    with get_command(app).make_context("jettison", [*arguments] or ["--help"]) as context:
+    with get_command(app()).make_context("jettison", [*arguments] or ["--help"]) as context:
         context.command.invoke(context)
     with stdout_named():
         sys.stdout.flush()

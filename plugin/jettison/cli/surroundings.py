@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from jettison.cli.clock import now
 from jettison.core.concurrency import available_cores
 from jettison.core.environments import cache_folder as cache_folder_of
 from jettison.core.errors import InputError
 from jettison.core.progress import Reporter
 from jettison.pipeline.run import Surroundings
+
+__all__ = ["cache_folder", "clock", "machine", "now", "processor", "surroundings"]
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -34,11 +36,6 @@ def surroundings(output: Path, reporter: Reporter) -> Surroundings:
 def clock() -> Callable[[], float]:
     """A monotonic clock in seconds."""
     return time.perf_counter
-
-
-def now() -> str:
-    """The time in ISO 8601, UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def machine() -> str:

@@ -131,6 +131,11 @@ class TritonServer:
         return self._ports
 
     @property
+    def name(self) -> str:
+        """What its regions in shared memory begin with."""
+        return self._name
+
+    @property
     def http_url(self) -> str:
         """Host and port of the HTTP service."""
         return f"{LOOPBACK}:{self.ports.http}"

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from jettison.triton.backends.jettison_router.router_metrics import Metrics
     from jettison.triton.backends.jettison_router.router_roads import Road
     from jettison.triton.backends.jettison_router.router_settings import Settings, settings_of
+    from jettison.triton.backends.jettison_router.router_shown import Shown
     from jettison.triton.backends.jettison_router.router_state import StateWatch
 else:
     from router_ledger import Ledger
     from router_metrics import Metrics
     from router_roads import Road
     from router_settings import Settings, settings_of
+    from router_shown import Shown
     from router_state import StateWatch
 
 _TICK_S = 0.1
@@ -49,6 +51,7 @@ class TritonPythonModel:
         _check(config, settings)
         self._watch = StateWatch(settings.state_path, _warn)
         self._metrics = Metrics(args["model_name"], args["model_instance_name"])
+        self._shown = Shown(args["model_name"])
         self._road = Road(settings, self._ledger, self._metrics, _warn, config=config)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._tick_on, name="router ledger", daemon=True)
@@ -95,6 +98,8 @@ class TritonPythonModel:
             if count:
                 self._metrics.add(name, count)
         self._metrics.flush()
+        for document in self._ledger.take_news():
+            self._shown.tell(document)
 
 
 def _check(config: dict[str, Any], settings: Settings) -> None:

@@ -24,7 +24,8 @@ Array = np.ndarray[Any, Any]
 
 _TEXT_BYTES = 64
 """Chosen: what one text is taken for where its length is not known without reading it."""
-_NUMPY_1 = np.lib.NumpyVersion(np.__version__) < "2.0.0"
+NUMPY_1 = np.lib.NumpyVersion(np.__version__) < "2.0.0"
+"""Whether the stub, which is built against numpy 1, can make arrays by itself."""
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -211,7 +212,7 @@ def arrays_of(response: Any, types: Types) -> dict[str, Array]:
 
 def _array(tensor: Any, kind: np.dtype[Any]) -> Array:
     found: Array
-    if _NUMPY_1:
+    if NUMPY_1:
         found = tensor.as_numpy()
         return found
     if kind == np.object_:

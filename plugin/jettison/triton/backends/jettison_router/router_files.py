@@ -56,6 +56,7 @@ class CounterFile:
         self.differing_path = Path(folder, f"{experiment}.{node}.differing.jsonl")
         self._experiment, self._node, self._clock = experiment, node, clock
         self._noted = 0
+        self._is_torn = False
 
     def load(self) -> NodeState:
         """What was counted before; a torn file is put aside and a new epoch begins.
@@ -95,6 +96,7 @@ class CounterFile:
         except FileNotFoundError:
             return ()
         self._noted = len(lines)
+        self._is_torn = bool(lines[-1])
         return tuple(line for line in lines[:-1] if line)[-most:]  # what follows the last line end is torn
 
     def write(self, state: NodeState, newly_closed: list[str], remembered: Callable[[], list[str]]) -> None:
@@ -135,12 +137,16 @@ class CounterFile:
         kept = remembered()
         if self._noted + len(newly_closed) > 2 * max(len(kept), 1000):
             _replace(self.closed_path, "".join(f"{name}\n" for name in kept).encode())
-            self._noted = len(kept)
+            self._noted, self._is_torn = len(kept), False
             return
+        text = "\n" * self._is_torn + "".join(f"{name}\n" for name in newly_closed)
+        # What a full disk took of it, or a death left, must not become a part of the next name.
+        self._is_torn = True
         with self.closed_path.open("a") as file:
-            file.write("".join(f"{name}\n" for name in newly_closed))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        self._is_torn = False
         self._noted += len(newly_closed)
 
 

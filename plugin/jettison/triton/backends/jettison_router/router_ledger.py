@@ -64,6 +64,7 @@ class Ledger:
         self._written_s = clock()
         self._dropped = 0
         self._late = 0
+        self._news: dict[str, dict[str, object]] = {}
 
     @property
     def is_writer(self) -> bool:
@@ -86,6 +87,11 @@ class Ledger:
         """Requests of complete units since the last call."""
         late, self._late = self._late, 0
         return late
+
+    def take_news(self) -> list[dict[str, object]]:
+        """The states that were written since the last call, the latest of each experiment."""
+        news, self._news = self._news, {}
+        return list(news.values())
 
     def tick(self, experiment: str) -> None:
         """Hand on or count what waits; write where it is time. The experiment is the one that is on.
@@ -187,6 +193,8 @@ class Ledger:
                 self._say(f"counters of {name}: {error}; counting on, and trying again")
                 continue
             self._late += book.take_late()
+            if (news := book.take_news()) is not None:
+                self._news[name] = news
             if name != experiment and not len(book.units):
                 del self._books[name]
 
@@ -213,6 +221,7 @@ class Book:
         self.units.remember(self._file.closed(self.units.most_closed))
         self._written = self._file.document(self.state, 0)
         self._most_bytes = settings.disagreement_bytes
+        self._news = None if is_empty(self.state) else self._file.document(self.state, self.state.sequence)
 
     def write(self) -> None:
         """Write what has changed.
@@ -225,9 +234,15 @@ class Book:
             self._file.write(self.state, self.units.newly_closed, self.units.remembered)
             self.units.newly_closed.clear()
             self._written = document
+            self._news = self._file.document(self.state, self.state.sequence)
         if self.units.newly_differing:
             self._file.note_differing(self.units.newly_differing, self._most_bytes)
             self.units.newly_differing.clear()
+
+    def take_news(self) -> dict[str, object] | None:
+        """The state as the file has it, once after each change of it; None where there was none."""
+        news, self._news = self._news, None
+        return news
 
     def take_late(self) -> int:
         """Requests of complete units since the last call."""

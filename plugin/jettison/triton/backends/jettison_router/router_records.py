@@ -33,8 +33,11 @@ class Records:
         """Whether the line was written whole; a file that is full or cannot be written is told of once."""
         line = json.dumps(record, separators=(",", ":"), allow_nan=False, default=str).encode() + b"\n"
         try:
-            with self.path(experiment).open("ab", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size + len(line) <= self._most_bytes:
+            with self.path(experiment).open("a+b", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                    line = b"\n" + line  # a full disk took a part of the last one
+                if size + len(line) <= self._most_bytes:
                     return file.write(line) == len(line)
             self._tell(experiment, f"it has its {self._most_bytes} bytes: further disagreements count only")
         except OSError as error:

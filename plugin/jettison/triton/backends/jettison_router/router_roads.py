@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         failures,
         types_of,
     )
+    from jettison.triton.backends.jettison_router.router_form import Form
     from jettison.triton.backends.jettison_router.router_keys import (
         Key,
         Sequences,
@@ -37,6 +38,7 @@ else:
     import router_units as lines
     from router_breaker import Breaker
     from router_calls import Answer, Asked, Target, asked_of, failures, types_of
+    from router_form import Form
     from router_keys import Key, Sequences, bucket_of, is_sampled, key_of, unit_id
     from router_ledger import Ledger
     from router_metrics import Metrics
@@ -91,6 +93,7 @@ class Road:
         self._candidate = Target(settings.candidate, threads + settings.candidate_in_flight)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
         self._shadows = Shadows(settings, self._candidate, self._breaker, types_of(config))
+        self._form = Form(config)
         self._sequences = Sequences()
         self._records = Records(
             settings.counter_folder, settings.node, most_bytes=settings.disagreement_bytes, say=say
@@ -114,6 +117,7 @@ class Road:
 
     def close(self) -> None:
         """Let go of both models."""
+        self._shadows.close()
         self._baseline.close()
         self._candidate.close()
 
@@ -162,6 +166,8 @@ class Road:
 
     async def _split_candidate(self, placed: Placed, event: Event, *, is_alone: bool) -> Answer:
         answer, is_asked = await self._tried(placed.asked, is_alone=is_alone)
+        if answer.is_good and (problem := self._form.problem(placed.asked, answer.response)):
+            answer = Answer(None, f"{self._candidate.model}: {problem}", answer.seconds)
         within, over = self._timed(answer)
         event = event._replace(candidate_errors=int(not answer.is_good), within_limit=within, over_limit=over)
         self._count_answered(placed, event)

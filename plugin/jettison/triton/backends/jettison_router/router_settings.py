@@ -78,6 +78,11 @@ class Settings:
     disagreement_bytes: int = 64 << 20
 
     @property
+    def are_shadows_in_background(self) -> bool:
+        """Whether shadows take only what time is left: where a limit is set, their own speed is asked for."""
+        return not self.latency_limit_ms
+
+    @property
     def are_requests_units(self) -> bool:
         """Whether every request is a unit, which closes at once."""
         return self.unit_max_requests == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ else:
     from router_calls import Answer, Asked, Target, Types, arrays_of, failures, size_bytes
     from router_compare import Compared, MismatchError, compare
     from router_settings import Settings
+
+
+BACKGROUND = "jettison_background"
+"""The parameter that tells our `onnxruntime` backend that nobody waits for the answer: it stands back."""
+PATIENCE = 10
+"""Chosen: in the background the candidate may take so many times its deadline, since on a busy machine it
+gets few turns; a lost answer would speak against it."""
 
 
 class Shadowed(NamedTuple):
@@ -54,8 +62,14 @@ class Shadows:
     def __init__(self, settings: Settings, candidate: Target, breaker: Breaker, types: Types) -> None:
         self._types = types
         self._settings, self._candidate, self._breaker = settings, candidate, breaker
+        # One thread: nobody waits for a comparison, and each more would take memory and turns from answers.
+        self._comparer = ThreadPoolExecutor(1, thread_name_prefix="compare")
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
         self.held_bytes = 0
+
+    def close(self) -> None:
+        """Let the comparing thread end."""
+        self._comparer.shutdown(wait=False, cancel_futures=True)
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -88,11 +102,14 @@ class Shadows:
         try:
             await asyncio.sleep(0)  # the answer goes first
             deadline_s = self._settings.deadline_ms / 1000
+            if self._settings.are_shadows_in_background:
+                asked = asked._replace(parameters={**asked.parameters, BACKGROUND: True})
+                deadline_s *= PATIENCE
             answer = await self._candidate.ask(asked, traced=False, deadline_s=deadline_s)
             found = Shadowed(answer, None)
             if compares and baseline.is_good and answer.is_good:
                 loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(None, self._compared, baseline, answer)
+                found = await loop.run_in_executor(self._comparer, self._compared, baseline, answer)
             self._tell(baseline, found.answer)
             done(found)
         finally:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,37 @@ _ONNX_TYPES = {
     **{f"TYPE_UINT{bits}": f"tensor(uint{bits})" for bits in (8, 16, 32, 64)},
 }  # fmt: skip
 _NUMPY_1 = np.lib.NumpyVersion(np.__version__) < "2.0.0"
+
+
+_BACKGROUND = "jettison_background"
+"""The parameter by which a router says of a request that nobody waits for its answer."""
+_STANDING_BACK = 19
+"""The lowest priority of sched(7): 15 of 1024 shares where others compute, all where nobody does."""
+
+
+class Background:
+    """A thread of the lowest priority.
+
+    A thread may lower its own priority and needs rights to raise it again, so that requests which somebody
+    waits for never run in this one. What a session with several threads gives to its others is not lowered.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, work: Callable[[], list[Any]]) -> list[Any]:
+        """What the work gives, once there was time for it."""
+        self._pool = self._pool or ThreadPoolExecutor(1, "background", initializer=_stand_back)
+        return self._pool.submit(work).result()
+
+
+def _stand_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _STANDING_BACK)
+
+
+def _may_wait(request: Any) -> bool:
+    text = request.parameters()
+    return len(text) > 2 and json.loads(text).get(_BACKGROUND) is True
 
 
 @dataclass(frozen=True)
@@ -117,6 +150,7 @@ class TritonPythonModel:
             raise _refusal("this backend runs on CPU: set instance_group { kind: KIND_CPU }")
         self._batched = config["max_batch_size"] > 0
         self._held: list[Array] = []
+        self._background = Background()
         self._paces: dict[int, Pace] = {}
         path = model_path(Path(args["model_repository"], args["model_version"]), config)
         try:
@@ -133,8 +167,14 @@ class TritonPythonModel:
         self._scalars = {t.name for t in (*accepted, *self._session.get_outputs()) if not t.shape}
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One response for each request: those of equal shapes run together, a failed group one by one."""
+        """One response for each request; in the background where nobody waits for any of them."""
         self._held.clear()
+        if all(_may_wait(request) for request in requests):
+            return self._background.run(lambda: self._executed(requests))
+        return self._executed(requests)
+
+    def _executed(self, requests: Sequence[Any]) -> list[Any]:
+        """Those of equal shapes run together, a failed group one by one."""
         responses: list[Any] = [None] * len(requests)
         calls: dict[Any, list[Call]] = {}
         for position, request in enumerate(requests):

@@ -1,0 +1,1 @@
+"""One verdict for each experiment, over HTTP: gathered from nodes, kept on disk, asked by rollouts."""

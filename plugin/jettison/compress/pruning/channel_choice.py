@@ -20,6 +20,9 @@ Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 Removed = Mapping[int, tuple[int, ...]]
 """Channels that go, by the number of their group; groups that lose none are absent."""
 
+_ROUNDING = 0.5
+"""Of a multiply-accumulate, so that shares computed in floats count as reached where they are."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -88,11 +91,12 @@ def kept_by_macs(groups: Sequence[ChannelGroup], share: float, round_to: int, co
     """How many channels each group keeps where that share of the multiply-accumulates goes.
 
     Step by step the group that has kept most of its own channels loses some, down to the next multiple of
-    `round_to`; of equals the one whose loss saves most. So the network gets thinner everywhere alike, and
-    misses the share by one step at most. It stops short where no group has a step left.
+    `round_to`; of equals the one whose loss saves most. So the network gets thinner everywhere alike. At the
+    end groups get steps back that turned out not to be needed, those that have kept least first. It stops
+    short where no group has a step left.
     """
-    kept = [group.channels for group in groups]
-    while costs.left(groups, kept) > (1 - share) * costs.total:
+    kept, most = [group.channels for group in groups], (1 - share) * costs.total + _ROUNDING
+    while costs.left(groups, kept) > most:
         steps = list(_steps(groups, kept, round_to))
         if not steps:
             break
@@ -100,6 +104,12 @@ def kept_by_macs(groups: Sequence[ChannelGroup], share: float, round_to: int, co
         rivals = [step for step in steps if kept[step[0]] / groups[step[0]].channels >= fullest - 1e-9]
         index, fewer = min(rivals, key=lambda step: costs.left(groups, _with(kept, *step)))
         kept[index] = fewer
+    for index in sorted(range(len(groups)), key=lambda index: kept[index] / groups[index].channels):
+        while kept[index] < groups[index].channels:
+            more = min((kept[index] // round_to + 1) * round_to, groups[index].channels)
+            if costs.left(groups, _with(kept, index, more)) > most:
+                break
+            kept[index] = more
     return kept
 
 

@@ -85,6 +85,11 @@ class Variant(BaseModel):
         """Whether any of the passes learns from training samples."""
         return any(isinstance(found, TRAINING) for found in self.passes)
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Libraries beside the common ones whose versions can change what the passes make."""
+        return tuple(sorted({name for found in self.passes for name in getattr(found, "libraries", ())}))
+
 
 class Publication(BaseModel):
     """Where the baseline and the chosen variant are published."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from jettison.compress.distillation.train_pass import TrainModel
 from jettison.compress.passes import Pass
+from jettison.compress.pruning.channels import PruneChannels
 from jettison.compress.pruning.two_to_four import PruneTwoToFour
 from jettison.compress.pruning.unstructured import PruneDynamic, PruneFixed, PruneSparsity
 from jettison.compress.quantization.cast import CastBfloat16, CastFloat16
@@ -35,6 +36,7 @@ PASSES: dict[tuple[str, str], type[BaseModel]] = {
     ("prune", "dynamic"): PruneDynamic,
     ("prune", "sparsity"): PruneSparsity,
     ("prune", "two-to-four"): PruneTwoToFour,
+    ("prune", "channels"): PruneChannels,
     ("train", "labels"): TrainModel,
     ("train", "baseline"): TrainModel,
 }
@@ -61,6 +63,7 @@ COUNTS_ONLY_WITH: dict[str, tuple[str, str]] = {
 NESTED: dict[tuple[str, str], str | None] = {
     ("prune", "threshold"): None,
     ("prune", "sparsity"): "sparsity",
+    ("prune", "channels"): "channels",
 }
 """Keys under a verb that tell the kind, as in `{prune: {threshold: fixed, value: 0.1}}`, by verb and key: the
 kind that the key stands for, None where it is the key's value."""
@@ -69,6 +72,7 @@ FORMS: dict[tuple[str, str], str] = {
     ("prune", "fixed"): "{prune: {threshold: fixed}}",
     ("prune", "dynamic"): "{prune: {threshold: dynamic}}",
     ("prune", "sparsity"): "{prune: {sparsity: ...}}",
+    ("prune", "channels"): "{prune: {channels: ...}}",
 }
 """How passes with nested keys are written in short, by verb and kind; others are `{verb: kind}`."""
 
@@ -177,7 +181,8 @@ def _flat(value: Mapping[Any, Any], verb: object) -> tuple[dict[Any, Any], str]:
     keys = [key for of, key in NESTED if of == verb]
     key = next((key for key in inner if key in keys), None)
     if key is None:
-        expected = f"a kind, or a mapping with {' or '.join(keys)}" if keys else "a kind"
+        either = f"{', '.join(keys[:-1])} or {keys[-1]}" if keys else ""
+        expected = f"a kind, or a mapping with {either}" if keys else "a kind"
         raise ImpossibleValueError(
             f"{verb}: expected {expected}, found {shown(inner)}", fix=_nearest_key(inner, keys)
         )

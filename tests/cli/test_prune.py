@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jettison.graph.model import open_model
@@ -69,3 +70,33 @@ def test_passes_in_the_wrong_order_are_told_before_any_work(jettison, workspace)
     assert answer.code == 2
     assert "expected {prune: two-to-four} before {quantize: full}, found it behind" in answer.err
     assert "Write [{prune: two-to-four}, {quantize: full}]" in answer.err
+
+
+@pytest.mark.torch
+def test_channels_are_cut_trained_and_quantized_by_one_recipe(jettison, workspace):
+    pytest.importorskip("torch")
+    pytest.importorskip("torch_pruning")
+    with np.load(workspace / "evaluation.npz") as stored:
+        np.savez(workspace / "training.npz", **{name: stored[name][200:] for name in stored})
+        np.savez(workspace / "unseen.npz", **{name: stored[name][:200] for name in stored})
+    (workspace / "recipe.yaml").write_text(
+        "model: {name: m, path: model.onnx}\n"
+        "samples: {calibration: calibration.npz, evaluation: unseen.npz, training: training.npz}\n"
+        "gate: {tolerance: 0.9}\nthreads: 1\nvariants:\n"
+        "  - name: thin\n    passes: [{prune: {channels: {macs: 0.5}, round_to: 16, criterion: taylor}},\n"
+        "             {train: baseline, epochs: 1}, {quantize: full}]\n"
+    )
+    answer = jettison("run", workspace / "recipe.yaml", "-o", workspace / "out", "--json")
+    (variant,) = answer.document["variants"]
+    assert answer.code == 0
+    first, second, dense = variant["pruned"]
+    assert (first["removed_outputs"], second["removed_inputs"], second["removed_outputs"]) == (32, 32, 16)
+    assert (dense["removed_inputs"], dense["removed_outputs"]) == (16, 0)
+    assert first["macs_left"] * 2 == first["macs"]
+    model = open_model(Path(variant["path"]))
+    kernels = [node.inputs[1].producer().inputs[0] for node in model.graph if node.op_type == "Conv"]
+    assert [tuple(kernel.shape)[:2] for kernel in kernels] == [(32, 16), (48, 32)]
+    assert any("multiply-accumulates for a sample" in note for note in variant["notes"])
+    assert len(variant["layers"]) == 3
+    assert len(variant["explanation"]["layers"]) == 3
+    assert variant["size_bytes"] < answer.document["baseline"]["size_bytes"] / 4

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jettison.compress.pruning.masks import SCORES, below, deviations_of, smallest, two_of_four
+from jettison.compress.pruning.masks import below, deviations_of, smallest, two_of_four
 from jettison.compress.pruning.schedule import cubic_sparsity
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -93,10 +93,6 @@ def test_every_four_loses_its_two_smallest(seed: int, axis: int, levels: int) ->
 
 def test_of_equal_weights_in_a_four_the_first_two_go() -> None:
     np.testing.assert_array_equal(two_of_four(np.ones((1, 4), np.float32), 1), [[True, True, False, False]])
-
-
-def test_magnitude_is_the_absolute_value() -> None:
-    np.testing.assert_array_equal(SCORES["magnitude"](np.float32([-2, 1])), [2, 1])
 
 
 def test_the_schedule_begins_fast_and_ends_slowly() -> None:

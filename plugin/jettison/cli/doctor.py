@@ -92,6 +92,7 @@ def diagnose() -> Diagnosis:
             ),
             _gpu(),
             _module("read torch modules and programs", "torch", "torch", install_command("train")),
+            _module("prune channels", "torch_pruning", "torch-pruning", install_command("train")),
             _module("read Keras models", "keras", "keras", install_command("keras")),
             _module("talk to Triton", "tritonclient", "tritonclient", install_command("triton")),
             _server(),

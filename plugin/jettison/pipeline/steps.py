@@ -48,7 +48,6 @@ from jettison.recipe import Variant
 
 _GRAPH = ("onnx", "onnx-ir", "onnxscript")
 _NUMERIC = ("numpy", "onnxruntime")
-_TRAINING = ("torch",)
 _AFTER_PRUNING = (
     "channels were equalized after pruning: the SQNR of single layers tells what was lost since pruning"
 )
@@ -171,7 +170,7 @@ class Steps:
             "variant",
             settings + judged,
             parents=(source.digest, samples.sha256, *learned),
-            libraries=_GRAPH + _NUMERIC + (_TRAINING if variant.trains else ()),
+            libraries=_GRAPH + _NUMERIC + variant.libraries,
         )
         checkpoints = self.store.root / f"checkpoints-{lineage.digest[:16]}"
         made = Making(source, variant, target, samples, bench, settings, checkpoints)

@@ -1,4 +1,4 @@
-"""The one door to torch: asked for before anything that imports it."""
+"""The one door to torch and Torch-Pruning: asked for before anything that imports them."""
 
 from __future__ import annotations
 
@@ -21,3 +21,21 @@ def load_torch() -> ModuleType:
             "training", detail=f"it needs torch: {error}", fix=f"Run: {install_command('train')}"
         ) from error
     return torch  # type: ignore[no-any-return]
+
+
+def load_torch_pruning() -> ModuleType:
+    """The module of Torch-Pruning, which follows channels through a torch module.
+
+    Raises:
+        MissingError: It is not installed, or torch is not.
+    """
+    load_torch()
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise MissingError(
+            "pruning of channels",
+            detail=f"it needs torch-pruning: {error}",
+            fix=f"Run: {install_command('train')}",
+        ) from error
+    return torch_pruning  # type: ignore[no-any-return]

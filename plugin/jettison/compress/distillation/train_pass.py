@@ -82,6 +82,11 @@ class TrainModel(BaseModel):
         path = inspect.getsourcefile(inspect.unwrap(load_function(self.loss)))
         return sha256_of(Path(path)) if path is not None else ""
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What else its result depends on."""
+        return ("torch",)
+
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses missing samples or labels, and a graph that cannot be trained through.
 

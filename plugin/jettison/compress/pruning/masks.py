@@ -5,7 +5,7 @@ A mask is True where a weight is removed. What is zero already counts among the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +15,8 @@ from jettison.graph.zeros import Mask
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-Criterion = Literal["magnitude"]
-"""By what weights are judged: the less, the sooner one is removed."""
-
-SCORES: dict[Criterion, Callable[[Floats], Floats]] = {"magnitude": np.abs}
-"""What each criterion makes of a weight: a score, 0 or more, for each number in it."""
+Criterion = Literal["magnitude", "taylor"]
+"""By what weights are judged: the less, the sooner one is removed. `taylor.py` says what its kind needs."""
 
 
 def below(weight: Floats, threshold: float) -> Mask:

@@ -44,6 +44,10 @@ class PrunedLayer(BaseModel):
         groups: Groups of four that can be 2:4; None where the pass does not look at them.
         valid_groups: Those of them with two zeros or more.
         reordered: Whether its output channels have another order than in the model given.
+        removed_outputs: Output channels that were cut out.
+        removed_inputs: Input channels that were cut out.
+        macs: Its multiply-accumulates for a sample before channels were cut; None where none are.
+        macs_left: The same afterwards.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +67,10 @@ class PrunedLayer(BaseModel):
     groups: int | None = None
     valid_groups: int | None = None
     reordered: bool = False
+    removed_outputs: int = 0
+    removed_inputs: int = 0
+    macs: int | None = None
+    macs_left: int | None = None
 
 
 def removal(layer: Layer, before: Floats, after: Floats, *, method: str, reason: str) -> PrunedLayer:

@@ -5,6 +5,7 @@ W_pruned = W - W_removed        W_removed: W where a rule says so, else 0
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
@@ -13,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.compress.pruning.choice import Choice, choose_layers, pruned_copy, refuse_unfit
-from jettison.compress.pruning.masks import SCORES, Criterion, Floats, below, deviations_of, smallest
+from jettison.compress.pruning.masks import Criterion, Floats, below, deviations_of, smallest
 from jettison.compress.pruning.removed import compressed_bytes, dense, removal, sizes_note, summary
+from jettison.compress.pruning.taylor import refuse_without_gradient, weight_scores
 from jettison.core.samples import Samples
 from jettison.graph.zeros import Mask
 
@@ -87,23 +89,46 @@ class PruneSparsity(BaseModel):
     criterion: Criterion = "magnitude"
     keep_dense: tuple[str, ...] = ()
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What else its result depends on: torch, where a gradient judges."""
+        return ("torch",) if self.criterion == "taylor" else ()
+
     def check(self, piece: Workpiece) -> Refusal | None:
-        """Refuses a quantized model, one without a layer to prune, and names that match none."""
-        return _refusal(piece, self.keep_dense)
+        """Refuses a quantized model, one without a layer to prune, and names that match none.
+
+        With `taylor` also a graph that no gradient passes through.
+
+        Raises:
+            MissingError: torch is not installed, which `taylor` needs.
+        """
+        refusal = _refusal(piece, self.keep_dense)
+        if refusal is not None or self.criterion != "taylor":
+            return refusal
+        return refuse_without_gradient(piece.model)
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with zeros; the samples are not used by magnitude."""
-        del samples
         choice = choose_layers(piece.model.graph, self.keep_dense)
-        weights = choice.weights()
-        scores = {name: SCORES[self.criterion](weight) for name, weight in weights.items()}
+        scores, judged = self._scores(piece, choice, samples)
         if self.scope == "global":
             masks = dict(zip(scores, smallest(list(scores.values()), self.sparsity), strict=True))
             rule = f"among the {self.sparsity:.1%} of all weights with the least {self.criterion}"
         else:
             masks = {name: smallest([found], self.sparsity)[0] for name, found in scores.items()}
             rule = f"the {self.sparsity:.1%} with the least {self.criterion}"
-        return _pruned(piece, choice, masks, dict.fromkeys(masks, rule), method=self.prune)
+        found = _pruned(piece, choice, masks, dict.fromkeys(masks, rule), method=self.prune)
+        return dataclasses.replace(found, notes=(*found.notes, *judged))
+
+    def _scores(
+        self, piece: Workpiece, choice: Choice, samples: Samples
+    ) -> tuple[dict[str, Floats], tuple[str, ...]]:
+        """What each weight is worth, by the names of the weights; and by what that was judged."""
+        weights = choice.weights()
+        if self.criterion == "magnitude":
+            return {name: np.abs(weight) for name, weight in weights.items()}, ()
+        found, told = weight_scores(piece.model, samples)
+        return {name: found[name] for name in weights}, (f"|w dL/dw| {told}",)
 
 
 def _refusal(piece: Workpiece, keep_dense: tuple[str, ...]) -> Refusal | None:

@@ -22,6 +22,7 @@ from jettison.graph.model import input_specs, open_model, output_specs
 from jettison.pipeline.entrance import enter
 from jettison.pipeline.explain import Subject, explain
 from jettison.pipeline.measure import TimeBudget, bench_of
+from jettison.pipeline.modules import SourceModules
 from jettison.pipeline.patterns import check_patterns
 from jettison.pipeline.proof import Court, clear, deliver, hear, variant_result
 from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
@@ -170,7 +171,7 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
 def _variants(road: _Road, target: Target) -> dict[str, VariantFile]:
     """Every variant for that target as it was made, and nothing left of its making."""
     court, bench = road.court, bench_of(road.searching, target, road.budget)
-    bench = dataclasses.replace(bench, training=road.training)
+    bench = dataclasses.replace(bench, training=road.training, modules=SourceModules())
     made = {}
     for variant in road.recipe.variants_for(target):
         made[variant.name] = court.steps.variant(

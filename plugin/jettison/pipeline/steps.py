@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from jettison.compress.passes import Figures, Measurement, Workpiece
+from jettison.compress.passes import Figures, Measurement, Modules, Workpiece
 from jettison.compress.pruning.finished import finished
 from jettison.compress.pruning.removed import compressed_bytes
 from jettison.compress.quantization.calibrate import Calibration, calibrate
@@ -92,7 +92,7 @@ class VariantFile:
 class Bench:
     """What passes that search may judge by, and how long; `digest` identifies all of it but the tolerance.
 
-    `training` is what passes that train learn from.
+    `training` is what passes that train learn from, `modules` opens the torch modules that they name.
     """
 
     measure: Callable[[ir.Model], Measurement]
@@ -100,6 +100,7 @@ class Bench:
     digest: str
     time_left_s: Callable[[], float] | None = None
     training: Samples | None = None
+    modules: Modules | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,7 @@ class Steps:
             training=made.bench.training,
             baseline=open_model(made.source.path) if made.variant.trains else None,
             checkpoints=made.checkpoints / str(index),
+            modules=made.bench.modules,
         )
 
     def _calibrator(self, made: Making, model: ir.Model) -> Callable[[ir.Model, Samples], Calibration]:

@@ -77,11 +77,15 @@ def distill(
     """
     hinting = {*course.weights} & {"features", "attention", "relation"}
     pairs = _pairs(student, teacher, course, hinting) if hinting else []
-    answer = teacher.answering([pair.teacher for pair in pairs])
-    learned, held_out = (answered(some, answer) for some in _split(training, course.plan))
+    learned, held_out = _split(training, course.plan)
+    asks = hinting or "logits" in course.weights
+    if asks:
+        answer = teacher.answering([pair.teacher for pair in pairs])
+        learned, held_out = answered(learned, answer), answered(held_out, answer)
     module = Hinted(student.module([pair.student for pair in pairs]), pairs)
     example = next(held_out.batches(_EXAMPLES))
-    _check_teacher(teacher.what, example.inputs, course.outputs)
+    if asks:
+        _check_teacher(teacher.what, example.inputs, course.outputs)
     if "features" in course.weights:
         module.adapters.extend(_adapters(module, pairs, example, student.inputs))
     lesson = Lesson(

@@ -138,6 +138,11 @@ class Distill(BaseModel):
         state = "" if self.teacher_state is None else _state_digest(self.teacher_state)
         return f"{self.teacher} {code_digest(self.teacher)} {state}"
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What else its result depends on."""
+        return ("torch",)
+
     def located(self, folder: Path) -> Distill:
         """The pass with relative paths taken from that folder."""
         update: dict[str, str | Path] = {}

@@ -92,7 +92,7 @@ def _narrow(model: ir.Model, widths: Widths, kept: Kept) -> None:
     for node, lie in widths.flattened:
         shape = node.outputs[0].shape
         rank = 2 if shape is None else shape.rank()
-        target = [0, len(_rows(widths, lie, kept)), *[1] * (rank - 2)]
+        target = [-1, len(_rows(widths, lie, kept)), *[1] * (rank - 2)]
         name = free_name(f"{node.name}_shape", names)
         node.replace_input_with(1, add_initializer(graph, name, np.array(target, np.int64)))
     for node in graph:

@@ -129,7 +129,7 @@ def test_a_sum_with_the_input_or_into_an_output_keeps_its_width():
 def test_a_map_laid_flat_keeps_the_places_of_each_channel():
     net, x = image_net("flat", 8)
     x = net.op("MaxPool", net.op("Relu", net.conv(x, (8, 16))), kernel_shape=[4, 4], strides=[4, 4])
-    x = net.op("Reshape", x, net.const(np.array([-1, 16 * 16])))
+    x = net.op("Reshape", x, net.const(np.array([-1, 16 * 16])), allowzero=1)
     net.gemm(net.op("Relu", net.gemm(x, (256, 32))), (32, 4), to="scores")
     net.output("scores", ["batch", 4])
     model = model_of(net)

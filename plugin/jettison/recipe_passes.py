@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
+from jettison.compress.distillation.distill_pass import DistillShrink, DistillStudent
 from jettison.compress.distillation.train_pass import TrainModel
 from jettison.compress.passes import Pass
 from jettison.compress.pruning.channels import PruneChannels
@@ -37,6 +38,8 @@ PASSES: dict[tuple[str, str], type[BaseModel]] = {
     ("prune", "sparsity"): PruneSparsity,
     ("prune", "two-to-four"): PruneTwoToFour,
     ("prune", "channels"): PruneChannels,
+    ("distill", "student"): DistillStudent,
+    ("distill", "shrink"): DistillShrink,
     ("train", "labels"): TrainModel,
     ("train", "baseline"): TrainModel,
 }
@@ -50,7 +53,7 @@ BACKENDS: dict[tuple[str, str, str], type[BaseModel]] = {
 SEARCHING: tuple[type[BaseModel], ...] = (QuantizePartial,)
 """Passes whose result depends on joint evaluations: on search samples, metric, tolerance and machine."""
 
-TRAINING: tuple[type[BaseModel], ...] = (TrainModel,)
+TRAINING: tuple[type[BaseModel], ...] = (DistillStudent, DistillShrink, TrainModel)
 """Passes that learn from training samples."""
 
 COUNTS_ONLY_WITH: dict[str, tuple[str, str]] = {
@@ -64,6 +67,8 @@ NESTED: dict[tuple[str, str], str | None] = {
     ("prune", "threshold"): None,
     ("prune", "sparsity"): "sparsity",
     ("prune", "channels"): "channels",
+    ("distill", "student"): "student",
+    ("distill", "shrink"): "shrink",
 }
 """Keys under a verb that tell the kind, as in `{prune: {threshold: fixed, value: 0.1}}`, by verb and key: the
 kind that the key stands for, None where it is the key's value."""
@@ -73,6 +78,8 @@ FORMS: dict[tuple[str, str], str] = {
     ("prune", "dynamic"): "{prune: {threshold: dynamic}}",
     ("prune", "sparsity"): "{prune: {sparsity: ...}}",
     ("prune", "channels"): "{prune: {channels: ...}}",
+    ("distill", "student"): "{distill: {student: ...}}",
+    ("distill", "shrink"): "{distill: {shrink: {width: ...}}}",
 }
 """How passes with nested keys are written in short, by verb and kind; others are `{verb: kind}`."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from jettison.compress.distillation.distill_pass import Distill
 from jettison.core.errors import RecipeError
 from jettison.core.samples import names_function
 from jettison.core.strict_yaml import load_yaml
@@ -89,7 +90,15 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
     publish = recipe.publish
     if publish is not None:
         publish = publish.model_copy(update={"repository": folder / publish.repository})
-    return recipe.model_copy(update={"model": model, "samples": SampleSources(**sources), "publish": publish})
+    update = {"model": model, "samples": SampleSources(**sources), "publish": publish}
+    variants = tuple(_in_folder(variant, folder) for variant in recipe.variants)
+    return recipe.model_copy(update={**update, "variants": variants})
+
+
+def _in_folder(variant: Variant, folder: Path) -> Variant:
+    """The variant whose passes take relative paths from that folder."""
+    passes = tuple(step.located(folder) if isinstance(step, Distill) else step for step in variant.passes)
+    return variant.model_copy(update={"passes": passes})
 
 
 def _source(text: str | None, folder: Path) -> str | None:

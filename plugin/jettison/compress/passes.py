@@ -6,10 +6,10 @@ model that it was given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,7 @@ from jettison.compress.quantization.placement import LayerDecision
 from jettison.core.progress import Progress
 from jettison.core.samples import Samples
 from jettison.core.targets import Target
+from jettison.core.tensors import TensorSpec
 
 Figures = dict[str, float]
 """Named numbers that a search computes once and keeps."""
@@ -52,6 +53,50 @@ class Measurement:
     best_low: float = 0.0
 
 
+class BoundModule(Protocol):
+    """A torch module and how it takes the arrays of samples."""
+
+    @property
+    def what(self) -> str:
+        """Names it in errors."""
+        ...
+
+    @property
+    def module(self) -> Any:
+        """The `torch.nn.Module`."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the arrays, in the order of its inputs."""
+        ...
+
+    @property
+    def arguments(self) -> Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Arguments of its call, of one value for each input."""
+        ...
+
+
+class Modules(Protocol):
+    """The way of passes to torch modules that a recipe names by `package.module:function`."""
+
+    def open(self, factory: str, state: Path | None, *, inputs: Collection[str]) -> BoundModule:
+        """A new module, in evaluation mode, bound to arrays of these names."""
+        ...
+
+    def export(
+        self,
+        factory: str,
+        state: Path,
+        *,
+        samples: Samples,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[str],
+    ) -> ir.Model:
+        """The module with these weights as a clean ONNX model, equal to it on some of the samples."""
+        ...
+
+
 @dataclass(frozen=True)
 class Workpiece:
     """A model on its way through passes, and where it shall run.
@@ -61,7 +106,8 @@ class Workpiece:
     `remember` keeps figures by a key, so that a search that was broken off goes on where it stopped.
     `time_left_s` says how many seconds a search may still take; None where it may take its time. `training`
     are samples to learn from, `baseline` is the model before all passes, and `checkpoints` a folder of this
-    pass alone, in which a training that is broken off leaves where it stood.
+    pass alone, in which a training that is broken off leaves where it stood. `modules` opens the torch
+    modules that passes name.
     """
 
     model: ir.Model
@@ -76,6 +122,7 @@ class Workpiece:
     training: Samples | None = None
     baseline: ir.Model | None = None
     checkpoints: Path | None = None
+    modules: Modules | None = None
 
     @property
     def is_out_of_time(self) -> bool:

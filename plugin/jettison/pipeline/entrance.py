@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jettison.core.artifacts import Lineage, lineage_of
+from jettison.core.code import code_digest
 from jettison.core.errors import ModelError
 from jettison.core.files import sha256_of
 from jettison.pipeline.steps import MODEL_FILE, Steps
-from jettison.sources.code import code_digest
 from jettison.sources.doors import check_installed
 from jettison.sources.examples import Examples, examples_of
 from jettison.sources.export import export_source

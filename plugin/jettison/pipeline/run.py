@@ -23,6 +23,7 @@ from jettison.graph.model import input_specs, open_model, output_specs
 from jettison.pipeline.entrance import enter
 from jettison.pipeline.explain import Subject, explain
 from jettison.pipeline.measure import TimeBudget, bench_of
+from jettison.pipeline.modules import SourceModules
 from jettison.pipeline.patterns import check_patterns
 from jettison.pipeline.proof import Court, clear, deliver, hear, variant_result
 from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
@@ -172,7 +173,8 @@ def _run_target(road: _Road, target: Target, surroundings: Surroundings) -> Targ
 
 def _variants(road: _Road, target: Target) -> dict[str, VariantFile]:
     """Every variant for that target as it was made, and nothing left of its making."""
-    court, made = road.court, {}
+    court, modules = road.court, SourceModules()
+    made: dict[str, VariantFile] = {}
     for variant in road.recipe.variants_for(target):
         bench = bench_of(road.searching, target, _share(road, variant, target))
         made[variant.name] = court.steps.variant(
@@ -180,7 +182,7 @@ def _variants(road: _Road, target: Target) -> dict[str, VariantFile]:
             variant,
             target,
             road.calibration,
-            bench=dataclasses.replace(bench, training=road.training),
+            bench=dataclasses.replace(bench, training=road.training, modules=modules),
         )
         release()
     return made

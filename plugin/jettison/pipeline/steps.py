@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 from pydantic import ValidationError
 
-from jettison.compress.passes import Figures, Measurement, Workpiece
+from jettison.compress.passes import Figures, Measurement, Modules, Workpiece
 from jettison.compress.pruning.finished import finished
 from jettison.compress.pruning.removed import compressed_bytes
 from jettison.compress.quantization.calibrate import Calibration, calibrate
@@ -96,7 +96,7 @@ class Bench:
     `digest` identifies all of it but the tolerance and the time, which changes no figure: what a search that
     ran out of time left behind is made again.
 
-    `training` is what passes that train learn from.
+    `training` is what passes that train learn from, `modules` opens the torch modules that they name.
     """
 
     measure: Callable[[ir.Model], Measurement]
@@ -104,6 +104,7 @@ class Bench:
     digest: str
     time_left_s: Callable[[], float] | None = None
     training: Samples | None = None
+    modules: Modules | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ class Steps:
             training=made.bench.training,
             baseline=open_model(made.source.path) if made.variant.trains else None,
             checkpoints=made.checkpoints / str(index),
+            modules=made.bench.modules,
         )
 
     def _calibrator(self, made: Making, model: ir.Model) -> Callable[[ir.Model, Samples], Calibration]:

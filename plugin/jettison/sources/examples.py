@@ -6,7 +6,7 @@ differs from it in most axes. An axis in which samples differ has to stay open i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from jettison.core import dtypes
 from jettison.core.artifacts import arrays_digest
 from jettison.core.errors import SamplesError
 from jettison.core.sample_audit import SampleAudit
-from jettison.core.samples import Batch, read_source
+from jettison.core.samples import Batch, Samples, read_source
 from jettison.core.tensors import Arrays, TensorSpec
 
 LARGEST_BATCH = 3
@@ -61,7 +61,16 @@ def examples_of(source: str) -> Examples:
     Raises:
         SamplesError: No such source, no sample, batches of different names, types or ranks, NaN.
     """
-    first, *others = _rows_by_shape(source).values()
+    return _examples(source, _checked(source))
+
+
+def examples_among(samples: Samples) -> Examples:
+    """Examples from samples that have been checked."""
+    return _examples(samples.source, samples.read())
+
+
+def _examples(source: str, batches: Iterable[Batch]) -> Examples:
+    first, *others = _rows_by_shape(batches).values()
     second = max(others, key=lambda rows: _differences(first, rows), default=None)
     varying = {name: _varying(name, [first, *others]) for name in first}
     return Examples(
@@ -71,10 +80,10 @@ def examples_of(source: str) -> Examples:
     )
 
 
-def _rows_by_shape(source: str) -> dict[Shapes, Arrays]:
+def _rows_by_shape(batches: Iterable[Batch]) -> dict[Shapes, Arrays]:
     """Up to `LARGEST_BATCH` rows of each combination of shapes, in the order of their first appearance."""
     found: dict[Shapes, Arrays] = {}
-    for batch in _checked(source):
+    for batch in batches:
         shapes = tuple(sorted((name, array.shape[1:]) for name, array in batch.inputs.items()))
         held = found.get(shapes)
         if held is None:

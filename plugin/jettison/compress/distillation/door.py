@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import ModuleType
 
 from jettison.core.errors import MissingError
@@ -39,3 +41,15 @@ def load_torch_pruning() -> ModuleType:
             fix=f"Run: {install_command('train')}",
         ) from error
     return torch_pruning  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many threads for torch, as before afterwards; 0 leaves them as they are."""
+    torch = load_torch()
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -6,7 +6,6 @@ quantization-aware training: what is trained computes exactly what is shipped.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from jettison.compress.distillation.door import load_torch
+from jettison.compress.distillation.door import load_torch, torch_threads
 from jettison.compress.distillation.feed import hold_out
 from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.core.batching import fixed_batch_size
@@ -127,7 +126,7 @@ class TrainModel(BaseModel):
         from jettison.compress.distillation.write_back import trained_model
 
         taught = self._taught(piece)
-        with _threads(piece.threads):
+        with torch_threads(piece.threads):
             found = train(
                 taught.module,
                 taught.lesson,
@@ -264,15 +263,3 @@ def _notes(step: TrainModel, taught: _Taught, found: Training) -> Iterator[str]:
         yield f"pruned by {step.criterion} while training: {removed}"
     if taught.pruned:
         yield f"zeros kept in {taught.pruned} pruned weights"
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """So many threads for torch, as before afterwards; 0 leaves them as they are."""
-    torch = load_torch()
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

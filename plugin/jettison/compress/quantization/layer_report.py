@@ -116,8 +116,10 @@ def report_layers(
         ModelError: ONNX Runtime cannot run one of the models on the samples.
     """
     known = known or Known()
-    layers = list(find_layers(baseline.graph))
-    float_model = known.counterpart or baseline
+    layers, float_model = list(find_layers(baseline.graph)), known.counterpart or baseline
+    own = list(find_layers(float_model.graph))
+    if {layer.name for layer in own} != {layer.name for layer in layers}:
+        baseline, layers = float_model, own  # a student of another make: its layers stand for no others
     noise = layer_sqnr_db(
         float_model, known.simulation or variant, samples, threads=threads, progress=progress
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jettison.sources.code import code_digest
+from jettison.core.code import code_digest
 
 
 @pytest.fixture

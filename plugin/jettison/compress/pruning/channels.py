@@ -19,6 +19,7 @@ from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.compress.pruning.channel_choice import (
     Costs,
     Removed,
+    Scores,
     chosen,
     energies,
     kept_by_macs,
@@ -133,7 +134,7 @@ class PruneChannels(BaseModel):
         counterpart = model if removed else None
         return PassResult(model, notes=notes, warnings=warnings, pruned=layers, counterpart=counterpart)
 
-    def _scores(self, traced: _Traced, samples: Samples) -> tuple[list[Any], tuple[str, ...]]:
+    def _scores(self, traced: _Traced, samples: Samples) -> tuple[list[Scores], tuple[str, ...]]:
         if self.criterion == "magnitude":
             weights = _weights(traced.model)
             return [energies(group, weights) for group in traced.groups], ()
@@ -141,7 +142,7 @@ class PruneChannels(BaseModel):
         return found, (f"|w dL/dw| of channels {told}",)
 
     def _proven(
-        self, traced: _Traced, scores: Sequence[Any], inputs: Arrays, *, threads: int
+        self, traced: _Traced, scores: Sequence[Scores], inputs: Arrays, *, threads: int
     ) -> tuple[_Traced, Removed]:
         """What goes, proven by running it; groups that break the graph stay whole and say why."""
         removed = self._removed(traced, scores)
@@ -159,7 +160,7 @@ class PruneChannels(BaseModel):
         rolled_back = [replace(g, refusal=g.refusal or f"rolled back: {whole}") for g in groups]
         return replace(traced, groups=rolled_back), {}
 
-    def _removed(self, traced: _Traced, scores: Sequence[Any]) -> dict[int, tuple[int, ...]]:
+    def _removed(self, traced: _Traced, scores: Sequence[Scores]) -> dict[int, tuple[int, ...]]:
         if self.macs is not None:
             kept = kept_by_macs(traced.groups, self.macs, self.round_to, traced.costs)
         else:

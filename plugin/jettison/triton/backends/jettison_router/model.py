@@ -8,6 +8,8 @@ library, numpy and `triton_python_backend_utils` only, and nothing of Jettison.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import json
 import threading
 import time
@@ -37,12 +39,20 @@ _GRACE_S = 3.0
 """Chosen: how long the end of the instance waits for the last tick, which may write to a slow disk."""
 
 
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+"""Source: glibc, malloc/malloc.h."""
+_LARGE_BYTES = 1 << 20
+"""Chosen by benchmarks/soak.py: above images of 600 KB, for which mapping memory anew would be felt."""
+_HEAPS = 4
+
+
 class TritonPythonModel:
     """One instance of a router, in a process of its own."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the settings; an error here is the reason that the server gives for not loading the model."""
         config = json.loads(args["model_config"])
+        _bound_heaps()
         try:
             settings = settings_of(config.get("parameters", {}))
             self._ledger = Ledger(settings, _warn)
@@ -100,6 +110,17 @@ class TritonPythonModel:
         self._metrics.flush()
         for document in self._ledger.take_news():
             self._shown.tell(document)
+
+
+def _bound_heaps() -> None:
+    """Large blocks go back to the system when they are freed, and all threads share a few heaps.
+
+    Else each of some twenty threads comes to keep the largest tensors that it ever had.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such settings
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        libc.mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 def _check(config: dict[str, Any], settings: Settings) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from jettison.engines.tensorrt.capabilities import GENERIC
 from jettison.engines.tensorrt.lint.finding import Place, Subject
 from jettison.engines.tensorrt.lint.pairs import (
     WEIGHTED,
+    Array,
     Quantizer,
     channel_axis,
     pairs,
@@ -29,6 +31,13 @@ HALF_SCALE_OPSET = 19
 """The first opset whose QuantizeLinear takes scales of 16 bits."""
 LEAST_CAPABILITY = {TYPE.FLOAT8E4M3FN: 89, TYPE.FLOAT4E2M1: 100, TYPE.INT4: 80}
 """The first compute capability with arithmetic for the type. Source: TensorRT's support matrix."""
+
+
+def is_shifted(half: Quantizer) -> bool:
+    """Whether it holds 8-bit integers that are unsigned, or whose zero point is not 0."""
+    if half.scale is None or half.stored not in EIGHT_BITS:
+        return False
+    return half.stored == TYPE.UINT8 or (half.zero_point is not None and bool(half.zero_point.any()))
 
 
 def shifted(subject: Subject) -> Iterator[Place]:
@@ -56,12 +65,13 @@ def strange_types(subject: Subject) -> Iterator[Place]:
 
 def missing_on_target(subject: Subject) -> Iterator[Place]:
     """Element types that the target has no arithmetic for."""
-    capability = subject.target.compute_capability
+    capability = subject.target.compute_capability or GENERIC
     for half in quantizers(subject.graph):
         least = LEAST_CAPABILITY.get(half.stored) if half.stored is not None else None
-        if least is not None and capability is not None and capability < least:
+        if least is not None and capability < least:
             found = f"{_name(half.stored)}, which begins with sm{least}"
-            yield Place(half.node, f"expected a type that {subject.target} computes in, found {found}")
+            where = "every GPU" if subject.target.compute_capability is None else str(subject.target)
+            yield Place(half.node, f"expected a type that {where} computes in, found {found}")
 
 
 def bad_scales(subject: Subject) -> Iterator[Place]:
@@ -131,14 +141,14 @@ def stored_biases(subject: Subject) -> Iterator[Place]:
 
 
 def stored_operands(subject: Subject) -> Iterator[Place]:
-    """Stored integers that an operator without weights reads, as one number that is added."""
+    """Single stored integers that an operator without weights reads, as a number that is added."""
     for half in stored_weights(subject.graph):
-        if half.stored == TYPE.INT32:
+        if half.stored == TYPE.INT32 or np.ndim(half.constant):
             continue
-        strangers = [node for node, _ in readers_of(half) if node.op_type not in (*WEIGHTED, "Gather")]
+        strangers = [node for node, _ in readers_of(half) if node.op_type not in WEIGHTED]
         if strangers:
-            text = f"expected stored integers as weights only, found that {strangers[0].op_type} "
-            yield Place(half.node, f"{text}{strangers[0].name!r} reads them")
+            reader = f"{strangers[0].op_type} {strangers[0].name!r}"
+            yield Place(half.node, f"expected a number in float, found a stored integer that {reader} reads")
 
 
 def blocks(subject: Subject) -> Iterator[Place]:
@@ -156,14 +166,32 @@ def _block_problem(subject: Subject, half: Quantizer) -> str | None:
     if subject.opset < BLOCK_OPSET:
         return f"expected opset {BLOCK_OPSET} for blocks, found {subject.opset}"
     stored = half.constant
-    if stored is not None and stored.shape[half.axis] % half.block_size:
-        size = stored.shape[half.axis]
+    if stored is None or not -stored.ndim <= half.axis < stored.ndim:
+        return None
+    return _misfit(half, stored)
+
+
+def _misfit(half: Quantizer, stored: Array) -> str | None:
+    size = stored.shape[half.axis]
+    if size % half.block_size:
         return f"expected an axis that blocks of {half.block_size} fill, found {size} elements"
-    if stored is not None and half.stored in BLOCK_TYPES and stored.shape[-1] % 2:
+    wanted = list(stored.shape)
+    wanted[half.axis] = size // half.block_size
+    if half.scale is not None and list(half.scale.shape) != wanted:
+        found = list(half.scale.shape)
+        return f"expected scales of the shape {wanted} for blocks along axis {half.axis}, found {found}"
+    if half.stored in BLOCK_TYPES and stored.shape[-1] % 2:
         return f"expected an even last dimension, found {stored.shape[-1]}"
-    if any(node.op_type in ("Conv", "ConvTranspose") for node, _ in readers_of(half)):
-        return "expected blocks on MatMul or Gemm, found a convolution, which TensorRT decompresses to float"
     return None
+
+
+def blocks_of_convolutions(subject: Subject) -> Iterator[Place]:
+    """Blocks on convolutions, which are decompressed to float."""
+    for half in quantizers(subject.graph):
+        layers = [node for node, _ in readers_of(half) if node.op_type in ("Conv", "ConvTranspose")]
+        if half.stored in BLOCK_TYPES and layers:
+            found = f"{layers[0].op_type} {layers[0].name!r}"
+            yield Place(half.node, f"expected {_name(half.stored)} on MatMul or Gemm, found it on {found}")
 
 
 def _weights(subject: Subject) -> Iterator[Quantizer]:

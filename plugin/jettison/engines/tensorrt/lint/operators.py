@@ -11,7 +11,12 @@ from jettison.engines.tensorrt.lint.finding import Place, Subject
 LATEST_OPSET = 25
 """The newest opset of TensorRT 11's parser; 10.0 reads up to 20."""
 OLDEST_OPSET = 7
-DYNAMIC = frozenset({"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul"})
+DYNAMIC = frozenset(
+    {
+        "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul",
+        "DynamicQuantizeLSTM", "MatMulIntegerToFloat",
+    }
+)  # fmt: skip
 """What dynamic quantization leaves."""
 INTEGER_FORM = frozenset({"QLinearConv", "QLinearMatMul", "QGemm", "QAttention"})
 """Operators of ONNX Runtime's operator-oriented form, beside all that begin with QLinear."""
@@ -43,7 +48,8 @@ def integer_forms(subject: Subject) -> Iterator[Place]:
 def unknown(subject: Subject) -> Iterator[Place]:
     """Operators that the parser does not know."""
     for node in _everywhere(subject):
-        foreign = node.domain in CONTRIBUTED and not node.op_type.startswith("QLinear")
+        is_pair = node.op_type in ("QuantizeLinear", "DequantizeLinear")  # read in any domain
+        foreign = node.domain in CONTRIBUTED and not node.op_type.startswith("QLinear") and not is_pair
         if (node.op_type in UNKNOWN or foreign) and node.op_type not in DYNAMIC | INTEGER_FORM:
             yield Place(node, f"expected an operator of ONNX that TensorRT reads, found {_full_name(node)}")
 
@@ -63,12 +69,17 @@ def opset(subject: Subject) -> Iterator[Place]:
 
 
 def nameless_dimensions(subject: Subject) -> Iterator[Place]:
-    """Open dimensions of one name that need not be equal: `?`."""
-    for value in subject.graph.inputs:
-        sizes = value.shape or ()
-        if any(isinstance(size, ir.SymbolicDim) and size.value == "?" for size in sizes):
-            text = f"expected names for the dimensions of {value.name!r}, found '?', which makes them equal"
-            yield Place(None, text)
+    """Several open dimensions of one name that need not be equal: `?`."""
+    places = [
+        (value.name, axis)
+        for value in subject.graph.inputs
+        for axis, size in enumerate(value.shape or ())
+        if isinstance(size, ir.SymbolicDim) and size.value == "?"
+    ]
+    if len(places) > 1:
+        first, others = f"{places[0][0]!r}", len(places) - 1
+        text = f"found '?' on {first} and {others} more, which makes them equal"
+        yield Place(None, f"expected names for open dimensions, {text}")
 
 
 def _everywhere(subject: Subject) -> Iterator[ir.Node]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from jettison.graph.edit import constant_of, int_attribute
+from jettison.graph.edit import int_attribute
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -21,6 +21,14 @@ WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 """Operators with a weight as second input, and its channel axis; a Gemm's depends on `transB`."""
 
 Array = np.ndarray[Any, Any]
+
+
+def array_of(value: ir.Value | None) -> Array | None:
+    """What a value holds before the model runs, of an initializer or Constant node; None where open."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +63,7 @@ class Quantizer:
     @property
     def constant(self) -> Array | None:
         """What it reads, where that is stored in the model: then it stands on a weight."""
-        return constant_of(self.source)
+        return array_of(self.source)
 
     @property
     def axis(self) -> int:
@@ -86,20 +94,21 @@ class Quantizer:
 def _type_of(value: ir.Value | None) -> ir.DataType | None:
     if value is None:
         return None
-    return value.const_value.dtype if value.const_value is not None else value.dtype
+    tensor = ir.convenience.get_const_tensor(value)
+    return tensor.dtype if tensor is not None else value.dtype
 
 
 def quantizers(graph: ir.Graph) -> Iterator[Quantizer]:
-    """All halves of pairs, in the graph's order."""
-    for node in graph:
+    """All halves of pairs, those of subgraphs included, in the graph's order."""
+    for node in ir.traversal.RecursiveGraphIterator(graph):
         if node.op_type in (QUANTIZE, DEQUANTIZE) and node.inputs and node.inputs[0] is not None:
             yield quantizer_of(node)
 
 
 def quantizer_of(node: ir.Node) -> Quantizer:
     """The half that the node is."""
-    scale = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    zero_point = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    scale = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    zero_point = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
     return Quantizer(node, scale, zero_point)
 
 
@@ -131,23 +140,51 @@ class Pair:
         readers = {node for node, _ in output.uses()}
         return readers == {half.node for half in self.dequantizes} and not output.is_graph_output()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether all readers of the integers are its own halves, through operators that move them."""
+        waiting, ends = [self.quantize.output], 0
+        while waiting:
+            value = waiting.pop()
+            if value.is_graph_output():
+                return False
+            for node, index in value.uses():
+                if node.op_type in MOVES and index == 0:
+                    waiting += node.outputs
+                elif node.op_type == DEQUANTIZE and index == 0:
+                    ends += 1
+                else:
+                    return False
+        return ends == len(self.dequantizes) > 0
+
 
 def pairs(graph: ir.Graph) -> list[Pair]:
     """The pairs on activations, in the graph's order."""
+    return [pair for pair in _every_pair(graph) if pair.quantize.constant is None]
+
+
+def weight_pairs(graph: ir.Graph) -> list[Pair]:
+    """The pairs on weights that the model stores in float, as ModelOpt writes them."""
+    return [pair for pair in _every_pair(graph) if pair.quantize.constant is not None]
+
+
+def _every_pair(graph: ir.Graph) -> list[Pair]:
     found = [(half, origin(half.source)) for half in quantizers(graph) if not half.is_quantize]
     readers: dict[ir.Value, list[Quantizer]] = {}
     for half, made in found:
         readers.setdefault(made, []).append(half)
-    return [
-        Pair(half, tuple(readers.get(half.output, ())))
-        for half in quantizers(graph)
-        if half.is_quantize and half.constant is None
-    ]
+    return [Pair(half, tuple(readers.get(half.output, ()))) for half in quantizers(graph) if half.is_quantize]
 
 
 def stored_weights(graph: ir.Graph) -> list[Quantizer]:
     """The DequantizeLinear nodes that read integers which the model stores."""
     return [half for half in quantizers(graph) if not half.is_quantize and half.constant is not None]
+
+
+def detach(node: ir.Node) -> None:
+    """Remove a node that nothing reads any more from the graph or subgraph that holds it."""
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)
 
 
 def readers_of(half: Quantizer) -> list[tuple[ir.Node, int]]:

@@ -115,7 +115,10 @@ def uneven(graph: ir.Graph) -> list[tuple[ir.Node, list[Pair]]]:
         if node.op_type != "Concat" or any(value not in by_output for value in node.inputs):
             continue
         own = list(dict.fromkeys(by_output[value] for value in node.inputs if value is not None))
-        plain = all(pair.quantize.is_per_tensor and pair.quantize.stored == ir.DataType.INT8 for pair in own)
+        plain = all(
+            pair.quantize.is_per_tensor and pair.quantize.stored == ir.DataType.INT8 and pair.is_closed
+            for pair in own
+        )
         if plain and len({_scale(pair) for pair in own}) > 1:
             found.append((node, own))
     return found
@@ -172,13 +175,14 @@ def half_quantized(subject: Subject) -> Iterator[Place]:
 
 
 def narrow(subject: Subject) -> Iterator[Place]:
-    """Quantized layers too narrow to gain."""
+    """Quantized layers too narrow to gain; depthwise ones are another matter, for a GPU to measure."""
     for node in subject.graph:
         axis = channel_axis(node)
         weight = node.inputs[1] if axis is not None and len(node.inputs) > 1 else None
         half = _quantizer_before(weight)
         stored = None if half is None else half.constant
-        if axis is None or stored is None or stored.ndim < 2:
+        is_depthwise = node.op_type == "Conv" and stored is not None and stored.shape[1:2] == (1,)
+        if axis is None or stored is None or stored.ndim < 2 or is_depthwise:
             continue
         width, inner = stored.shape[axis], math.prod(stored.shape) // max(stored.shape[axis], 1)
         if min(width, inner) < LEAST_WIDTH:
@@ -187,17 +191,51 @@ def narrow(subject: Subject) -> Iterator[Place]:
 
 
 def lone(subject: Subject) -> Iterator[Place]:
-    """Quantized layers between float ones on all sides."""
+    """Quantized layers whose neighbours are layers in float, all of them."""
     for node in subject.graph:
-        if node.op_type not in WEIGHTED or len(node.inputs) < 2 or is_constant(node.inputs[0]):
-            continue
-        before = _quantizer_before(node.inputs[0])
-        if before is None or _quantizer_before(node.inputs[1]) is None:
-            continue
-        made = origin(before.source).producer()
-        source = made.inputs[0] if made is not None and made.op_type == "QuantizeLinear" else None
-        if source is not None and not _leads_to(source) and not _is_quantized_behind(node):
-            yield Place(node, "expected integers before or behind, found float on both sides")
+        if node.op_type in WEIGHTED and _is_quantized(node):
+            others = [*_layers(node, forward=False), *_layers(node, forward=True)]
+            if others and not any(_is_quantized(other) for other in others):
+                yield Place(
+                    node, f"expected a neighbour in integers, found {len(others)} in float and no other"
+                )
+
+
+def _is_quantized(node: ir.Node) -> bool:
+    return all(_quantizer_before(value) is not None for value in node.inputs[:2])
+
+
+def _layers(node: ir.Node, *, forward: bool) -> Iterator[ir.Node]:
+    """The nearest layers before or behind a layer, through whatever has no weights."""
+    waiting, seen = [node], {node}
+    while waiting:
+        for other in _next_to(waiting.pop(), forward=forward):
+            if other in seen:
+                continue
+            seen.add(other)
+            if other.op_type in WEIGHTED and _has_weight(other):
+                yield other
+            else:
+                waiting.append(other)
+
+
+def _has_weight(node: ir.Node) -> bool:
+    half = _quantizer_before(node.inputs[1])
+    made = None if half is None else half.source.producer()
+    stored = made.inputs[0] if made is not None and made.op_type == "QuantizeLinear" else None
+    return is_constant(node.inputs[1]) or (
+        half is not None and (half.constant is not None or is_constant(stored))
+    )
+
+
+def _next_to(node: ir.Node, *, forward: bool) -> Iterator[ir.Node]:
+    if forward:
+        yield from (reader for value in node.outputs for reader, _ in value.uses())
+        return
+    for value in node.inputs:
+        made = None if value is None or is_constant(value) else value.producer()
+        if made is not None:
+            yield made
 
 
 def batch_norms(subject: Subject) -> Iterator[Place]:
@@ -206,25 +244,6 @@ def batch_norms(subject: Subject) -> Iterator[Place]:
         made = node.inputs[0].producer() if node.op_type == "BatchNormalization" and node.inputs[0] else None
         if made is not None and made.op_type in ("Conv", "ConvTranspose", "Gemm"):
             yield Place(node, f"expected it folded into {made.name!r}, found a node of its own")
-
-
-def _leads_to(value: ir.Value) -> bool:
-    """Whether a quantized layer computes the value, through an activation at most."""
-    node = value.producer()
-    if node is not None and node.op_type in ACTIVATIONS and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node is not None and node.op_type in WEIGHTED and _quantizer_before(node.inputs[1]) is not None
-
-
-def _is_quantized_behind(node: ir.Node) -> bool:
-    waiting = list(node.outputs)
-    while waiting:
-        for reader, _ in waiting.pop().uses():
-            if reader.op_type == "QuantizeLinear":
-                return True
-            if reader.op_type in ACTIVATIONS or reader.op_type == "Add":
-                waiting += reader.outputs
-    return False
 
 
 def _quantizer_before(value: ir.Value | None) -> Quantizer | None:

@@ -10,7 +10,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
-from jettison.engines.tensorrt.lint import mend_numbers, mend_path, numbers, operators, path
+from jettison.engines.tensorrt.lint import mend_numbers, mend_path, mend_weights, numbers, operators, path
 from jettison.engines.tensorrt.lint.finding import Check, Subject
 from jettison.graph.dimensions import name_dimensions
 
@@ -76,7 +76,7 @@ CHECKS: tuple[Check, ...] = (
         code="T106",
         severity="hard",
         title="dimensions with names",
-        reason="dimensions of one name are taken for equal, and profiles then contradict each other",
+        reason="open dimensions of one name, `?` too, are taken for equal, and profiles contradict that",
         fix="Give each open dimension a name of its own, or let --fix do it",
         find=operators.nameless_dimensions,
         mend=_name_dimensions,
@@ -88,7 +88,7 @@ CHECKS: tuple[Check, ...] = (
         reason="DequantizeLinear of INT32 is refused; the bias is added to the sums in float",
         fix="Keep the bias in float (ONNX Runtime: QuantizeBias=False), or let --fix do it",
         find=numbers.stored_biases,
-        mend=mend_numbers.float_biases,
+        mend=mend_weights.float_biases,
     ),
     Check(
         code="T111",
@@ -102,11 +102,11 @@ CHECKS: tuple[Check, ...] = (
     Check(
         code="T112",
         severity="hard",
-        title="stored integers are weights",
-        reason="a quantized constant is only allowed before the DequantizeLinear of a weight",
+        title="single numbers in float",
+        reason="a stored integer without dimensions is refused where no weight is read",
         fix="Keep the operand in float, or let --fix do it",
         find=numbers.stored_operands,
-        mend=mend_numbers.float_operands,
+        mend=mend_weights.float_operands,
     ),
     Check(
         code="T113",
@@ -133,7 +133,7 @@ CHECKS: tuple[Check, ...] = (
         reason="the build refuses zero, negative and NaN, and does not see infinity",
         fix="Find out which samples made it; --fix raises scales of 0, as dead channels have",
         find=numbers.bad_scales,
-        mend=mend_numbers.floor_scales,
+        mend=mend_weights.floor_scales,
     ),
     Check(
         code="T116",
@@ -150,7 +150,7 @@ CHECKS: tuple[Check, ...] = (
         reason="TensorRT types networks strongly: a scale has the type of what it scales",
         fix="Cast the scales, or let --fix do it; scales of 16 bits need opset 19",
         find=numbers.scale_types,
-        mend=mend_numbers.cast_scales,
+        mend=mend_weights.cast_scales,
     ),
     Check(
         code="T118",
@@ -168,14 +168,14 @@ CHECKS: tuple[Check, ...] = (
         reason="0 for Conv, 1 for ConvTranspose, Gemm's by transB; along another one it falls back to float",
         fix="Quantize the weights again, or let --fix do it",
         find=numbers.weight_axes,
-        mend=mend_numbers.turn_weight_axes,
+        mend=mend_weights.turn_weight_axes,
     ),
     Check(
         code="T120",
         severity="hard",
         title="blocks as TensorRT has them",
-        reason="blocks are for INT4, FP4 and MXFP8 on MatMul and Gemm, from opset 21, and fill their axis",
-        fix="Quantize again with a block size that divides the inner dimension",
+        reason="blocks are for INT4, FP4 and MXFP8, from opset 21, and fill their axis",
+        fix="Quantize again with a block size that divides the inner dimension, scales along that axis",
         find=numbers.blocks,
     ),
     Check(
@@ -272,5 +272,13 @@ CHECKS: tuple[Check, ...] = (
         reason="each border between integers and float is a kernel of its own",
         fix="Quantize its neighbours too, or leave it in float",
         find=path.lone,
+    ),
+    Check(
+        code="T211",
+        severity="soft",
+        title="INT4 and FP4 on products",
+        reason="on a convolution they are decompressed to float: that saves memory and no time",
+        fix="Quantize convolutions to INT8, and MatMul and Gemm to INT4",
+        find=numbers.blocks_of_convolutions,
     ),
 )

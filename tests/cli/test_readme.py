@@ -12,7 +12,9 @@ from jettison.cli.publish import PublishedDocument
 from jettison.cli.serve import Endpoints
 from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
+from jettison.engines.tensorrt.lint.finding import Finding
 from jettison.engines.tensorrt.report import PreflightReport
+from jettison.pipeline.linting import LintReport
 from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
 
 README = Path(__file__).parents[2] / "README.md"
@@ -37,6 +39,7 @@ def test_document_of_run_and_compress():
     ("verb", "documents"),
     [
         ("publish", [PublishedDocument]),
+        ("lint", [LintReport, Finding]),
         ("preflight", [PreflightReport]),
         ("serve", [Endpoints]),
         ("doctor", [Diagnosis, Ability]),

@@ -80,6 +80,7 @@ class Check:
         find: The places that break it.
         mend: Changes the model in place so that it keeps the rule, as far as it can, or gives another one;
             None where nothing can.
+        cost: What mending may change of the answers; empty where it changes none.
     """
 
     code: str
@@ -89,6 +90,7 @@ class Check:
     fix: str
     find: Callable[[Subject], Iterable[Place]]
     mend: Callable[[Subject], ir.Model | None] | None = None
+    cost: str = ""
 
     def findings(self, subject: Subject) -> list[Finding]:
         """All that it objects to, in the graph's order."""

@@ -14,11 +14,15 @@ from jettison.engines.tensorrt.lint.table import CHECKS
 
 @dataclass(frozen=True)
 class Mended:
-    """A model that was mended, and what it still breaks; `codes` are the checks that changed it."""
+    """A model that was mended, and what it still breaks; `codes` are the checks that changed it.
+
+    `costs` says what that may change of its answers, each reason once.
+    """
 
     model: ir.Model
     findings: tuple[Finding, ...]
     codes: tuple[str, ...]
+    costs: tuple[str, ...] = ()
 
 
 def lint(model: ir.Model, target: Target) -> tuple[Finding, ...]:
@@ -58,4 +62,5 @@ def mend(model: ir.Model, target: Target) -> Mended:
         if len(check.findings(subject)) < before:
             codes.append(check.code)
     subject.graph.sort()
-    return Mended(subject.model, lint(subject.model, target), tuple(codes))
+    costs = dict.fromkeys(check.cost for check in CHECKS if check.code in codes and check.cost)
+    return Mended(subject.model, lint(subject.model, target), tuple(codes), tuple(costs))

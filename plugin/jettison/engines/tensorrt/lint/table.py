@@ -30,6 +30,8 @@ def _lower_opset(subject: Subject) -> ir.Model | None:
     return ir.from_proto(proto)
 
 
+_SEVEN_BITS = "unsigned and shifted integers keep 7 of their 8 bits, and weights among them are rounded anew"
+
 CHECKS: tuple[Check, ...] = (
     Check(
         code="T101",
@@ -98,6 +100,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Quantize to INT8, or let --fix keep these values in float",
         find=numbers.strange_types,
         mend=mend_numbers.without_strange_types,
+        cost="values of other types are rounded no more",
     ),
     Check(
         code="T112",
@@ -116,6 +119,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Quantize symmetrically (ONNX Runtime: ActivationSymmetric, WeightSymmetric), or let --fix do it",
         find=numbers.shifted,
         mend=mend_numbers.make_symmetric,
+        cost=_SEVEN_BITS,
     ),
     Check(
         code="T114",
@@ -125,6 +129,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Quantize to INT8, or let --fix do it",
         find=numbers.unsigned,
         mend=mend_numbers.make_symmetric,
+        cost=_SEVEN_BITS,
     ),
     Check(
         code="T115",
@@ -151,6 +156,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Cast the scales, or let --fix do it; scales of 16 bits need opset 19",
         find=numbers.scale_types,
         mend=mend_weights.cast_scales,
+        cost="scales are rounded to the type of their values",
     ),
     Check(
         code="T118",
@@ -160,6 +166,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Quantize activations per tensor, or let --fix take the largest scale",
         find=numbers.channels_of_activations,
         mend=mend_numbers.one_scale_for_activations,
+        cost="channels with small values are rounded by the scale of the largest",
     ),
     Check(
         code="T119",
@@ -169,6 +176,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Quantize the weights again, or let --fix do it",
         find=numbers.weight_axes,
         mend=mend_weights.turn_weight_axes,
+        cost="weights are rounded twice",
     ),
     Check(
         code="T120",
@@ -203,6 +211,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Quantize the other branch only, or let --fix do it",
         find=path.behind_layers,
         mend=mend_path.move_shortcuts,
+        cost="the branch is rounded no more",
     ),
     Check(
         code="T203",
@@ -212,6 +221,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Place the pair behind the activation, or let --fix take it away",
         find=path.before_activations,
         mend=mend_path.join_activations,
+        cost="the value is rounded no more",
     ),
     Check(
         code="T204",
@@ -221,6 +231,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Leave outputs in float, or let --fix do it",
         find=path.on_outputs,
         mend=mend_path.bare_outputs,
+        cost="the output is rounded no more",
     ),
     Check(
         code="T205",
@@ -230,6 +241,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Leave their inputs in float, or let --fix do it",
         find=path.before_float,
         mend=mend_path.leave_float,
+        cost="the value is rounded no more",
     ),
     Check(
         code="T206",
@@ -239,6 +251,7 @@ CHECKS: tuple[Check, ...] = (
         fix="Calibrate the branches together, or let --fix give all the largest scale",
         find=path.concatenated,
         mend=mend_path.share_scales,
+        cost="branches with small values are rounded by the scale of the largest",
     ),
     Check(
         code="T207",

@@ -37,7 +37,11 @@ metric: top1
 variants:
   - name: light
     passes:
-      - {{distill: {{shrink: {{width: 0.6}}}}, epochs: {epochs}, learning_rate: 0.002, temperature: 1, seed: {seed}}}
+      - distill: {{shrink: {{width: 0.6}}}}
+        epochs: {epochs}
+        learning_rate: 0.002
+        temperature: 1
+        seed: {seed}
       - {{quantize: full}}
 gate: {{tolerance: {tolerance}, min_speedup: {faster}}}
 publish: {{repository: {repository}}}

@@ -14,7 +14,9 @@ from jettison.cli.rollback import RolledBackDocument
 from jettison.cli.serve import Endpoints
 from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
+from jettison.engines.tensorrt.lint.finding import Finding as LintFinding
 from jettison.engines.tensorrt.report import PreflightReport
+from jettison.pipeline.linting import LintReport
 from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
 from jettison.triton.check.finding import Finding
 
@@ -42,6 +44,7 @@ def test_document_of_run_and_compress():
         ("publish", [PublishedDocument]),
         ("rollback", [RolledBackDocument]),
         ("check", [CheckDocument, Finding]),
+        ("lint", [LintReport, LintFinding]),
         ("preflight", [PreflightReport]),
         ("serve", [Endpoints]),
         ("doctor", [Diagnosis, Ability]),

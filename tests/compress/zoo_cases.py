@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from jettison.compress.passes import PassResult, Refusal, Workpiece
+from jettison.compress.passes import Pass, PassResult, Refusal, Workpiece
 from jettison.compress.quantization.calibrate import Calibration, calibrate
-from jettison.compress.quantization.quantize import QuantizeDynamic, QuantizeFull
 from jettison.core.samples import Samples, samples_of
 from jettison.core.targets import parse_target
 from jettison.core.tensors import Arrays
@@ -59,7 +58,7 @@ def zoo_calibration(name: str) -> Calibration:
 
 
 @functools.cache
-def zoo_result(name: str, target: str, step: QuantizeFull | QuantizeDynamic) -> PassResult | Refusal:
+def zoo_result(name: str, target: str, step: Pass) -> PassResult | Refusal:
     """What the pass answers for that model and target."""
     case = zoo_case(name)
     piece = Workpiece(case.model, parse_target(target), 1, None, lambda *_: zoo_calibration(name))

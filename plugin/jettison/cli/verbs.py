@@ -10,13 +10,14 @@ from jettison.cli.check import check
 from jettison.cli.compress import compress
 from jettison.cli.doctor import doctor
 from jettison.cli.evaluate import evaluate
+from jettison.cli.lint import lint
 from jettison.cli.preflight import preflight
 from jettison.cli.publish import publish
 from jettison.cli.rollback import rollback
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
-VERBS = (run, compress, evaluate, preflight, publish, rollback, check, serve, doctor)
+VERBS = (run, compress, evaluate, lint, preflight, publish, rollback, check, serve, doctor)
 
 app = typer.Typer(
     name="jettison",

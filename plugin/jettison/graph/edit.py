@@ -93,3 +93,4 @@ def bypass(node: ir.Node, source: ir.Value) -> None:
         node.graph.remove(node, safe=True)
     source.name = name
     source.type = dtype or source.type
+    source.shape = source.shape if source.shape is not None else output.shape

@@ -41,6 +41,14 @@ class Editor:
         self.nodes = {node.name: node for node in everywhere if node.name}
         self._taken_nodes = set(self.nodes)
 
+    def free_node_name(self, wanted: str) -> str:
+        """`wanted`, or with a number where a node has that name; taken from now on."""
+        return free_name(wanted, self._taken_nodes)
+
+    def free_value_name(self, wanted: str) -> str:
+        """`wanted`, or with a number where a value has that name; taken from now on."""
+        return free_name(wanted, self._taken)
+
     def constant(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
         """An initializer of that name."""
         return add_initializer(self.graph, free_name(name, self._taken), array)

@@ -44,8 +44,8 @@ def problem(expected: str, found: str, *, target: str) -> str:
         return ""
     return (
         f"jettison: plans of target {target!r}: expected a GPU of compute capability {expected}, "
-        f"found {found}. Send these pods to other nodes (targets[].compute, nodeSelector), or build plans for "
-        "this GPU"
+        f"found {found}. Send these pods to other nodes (targets[].compute, nodeSelector), "
+        "or build plans for this GPU"
     )
 
 

@@ -219,7 +219,7 @@ slices:
 - jettison
 - build
 - {{ $paths.models }}
-- --target=sm{{ .target.compute | replace "." "" }}
+- --target=sm{{ default "" .target.compute | replace "." "" }}
 - --output={{ $paths.engines }}/{{ include "jettison.engineFolder" . }}
 - --time-budget={{ int .root.Values.engine.buildTimeoutSeconds }}
 {{- end -}}
@@ -230,6 +230,6 @@ works only with the TensorRT that built it, and that one is part of the builder'
 */}}
 {{- define "jettison.engineFolder" -}}
 {{- $digest := index .root.Values.variants .variant "digest" -}}
-{{- $key := printf "%s %s %s" $digest .target.compute (include "jettison.image" .root.Values.engine.image) -}}
+{{- $key := printf "%s %s %s" $digest (default "" .target.compute) (include "jettison.image" .root.Values.engine.image) -}}
 {{ .target.name }}-{{ sha256sum $key | trunc 16 }}
 {{- end -}}

@@ -70,7 +70,7 @@ def test_the_command_line_is_one_that_the_service_takes():
         pytest.skip("`jettison ab serve` is not part of this version")
     from typer.main import get_command
 
-    from jettison.cli.main import app
+    from jettison.cli.verbs import app
 
     command = verdict_container(documents({"ab": {"counters": {"claimName": "c"}}}))["command"]
     serve = get_command(app).commands["ab"].commands["serve"]  # type: ignore[attr-defined]

@@ -193,7 +193,9 @@ def test_kserve_promotes_by_the_name_of_the_predictor_that_runs():
     assert spec["canary"][0]["predictor"]["name"] == after["predictor"]["name"]
     assert spec["predictor"]["name"] != after["predictor"]["name"]
     assert "canary" not in after
-    assert not {"Service", "HorizontalPodAutoscaler"} & kinds(render(merged(IMAGE, driver("kserve"))))
+    alone = render(merged(IMAGE, driver("kserve")))
+    assert one(alone, "Service")["metadata"]["name"] == "edge-jettison-metrics"
+    assert not {"Deployment", "PodDisruptionBudget"} & kinds(alone)
 
 
 def test_the_gateway_s_weights_are_one_hundred():

@@ -80,6 +80,7 @@ def test_selectors_find_the_pods_that_they_mean(name):
     documents = render(CASES[name].values)
     workloads = [document for document in documents if document["kind"] in ("Deployment", "DaemonSet")]
     labels = [document["spec"]["template"]["metadata"]["labels"] for document in workloads]
+    labels += [doc["spec"]["predictor"]["labels"] for doc in documents if doc["kind"] == "InferenceService"]
     for document in documents:
         if document["kind"] == "Service":
             wanted = document["spec"]["selector"].items()

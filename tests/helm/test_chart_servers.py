@@ -148,3 +148,24 @@ def test_the_notes_have_the_names_of_this_release():
     assert "127.0.0.1:8080/v1/experiments/experiment/verdict" in notes
     assert "has no digest" in notes
     assert "has no digest" not in render_text(merged(IMAGE, {"image": {"digest": A}}))["NOTES.txt"]
+
+
+def test_names_that_yaml_takes_for_something_else_stay_names():
+    words = {"targets": [{"name": "no"}], "ab": {"name": "123", "unitKey": "true"}}
+    documents = render(merged(IMAGE, AB, words))
+    pod = one(documents, "Deployment", "edge-jettison-no")["spec"]["template"]
+    assert pod["metadata"]["labels"]["jettison.dev/target"] == "no"
+    experiment = one(documents, "ConfigMap", "edge-jettison-verdict")["data"]["experiment.yaml"]
+    assert 'name: "123"' in experiment
+    assert 'unit: "true"' in experiment
+
+
+def test_metrics_of_each_pod_are_read_once():
+    documents = render(merged(IMAGE, CANDIDATE, {"monitoring": {"serviceMonitor": {"enabled": True}}}))
+    wanted = one(documents, "ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
+    services = [document for document in documents if document["kind"] == "Service"]
+    (found,) = [service for service in services if wanted <= service["metadata"]["labels"].items()]
+    assert found["spec"]["clusterIP"] == "None"
+    for name in ("edge-jettison-default", "edge-jettison-default-candidate"):
+        labels = one(documents, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        assert found["spec"]["selector"].items() <= labels.items()

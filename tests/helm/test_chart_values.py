@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_yaml_files_are_clean():
     pytest.importorskip("yamllint", reason="yamllint is missing: pip install 'jettison[dev]'")
     command = [sys.executable, "-m", "yamllint", "--strict", "-c", ".yamllint.yaml", "helm", "deploy"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout + result.stderr == ""
+
+
+def test_shell_scripts_are_clean():
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is missing: apt-get install shellcheck")
+    scripts = sorted(str(path) for path in (CHART / "files").glob("*.sh"))
+    result = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
     assert result.stdout + result.stderr == ""
 
 

@@ -169,7 +169,9 @@ What values must hold together. Single values are the schema's. Each text says w
 {{- fail "ab.signing: metrics bear no signature, so that none of them would be counted. Set ab.counters.scrape to false and urls to [], and let nodes leave or send signed files; or leave ab.signing.secretName empty" -}}
 {{- end -}}
 {{- end -}}
-{{- if and $ab.router.enabled (eq .Values.workload.kind "Deployment") (gt (mul (len .Values.targets) (int .Values.workload.replicas)) 1) -}}
+{{- $pods := 0 -}}
+{{- range .Values.targets }}{{ $pods = add $pods (int (default $.Values.workload.replicas .replicas)) }}{{ end -}}
+{{- if and $ab.router.enabled (eq .Values.workload.kind "Deployment") (gt $pods 1) -}}
 {{- fail "ab.router: a router's node stands in its configuration, and two pods with one repository would count under one name. Set workload.replicas to 1, or kind to DaemonSet with a repository of its own on each node" -}}
 {{- end -}}
 {{- end -}}

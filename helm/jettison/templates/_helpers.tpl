@@ -18,13 +18,13 @@ Helpers that are about one target take a dict: root ($), target (an entry of .Va
 {{- end -}}
 
 {{- define "jettison.serviceAccount" -}}
-{{- default (include "jettison.fullname" .) .Values.serviceAccount.name -}}
+{{- default (.Values.serviceAccount.create | ternary (include "jettison.fullname" .) "default") .Values.serviceAccount.name -}}
 {{- end -}}
 
 {{/* Labels that never change, by which objects of one release and component find each other. */}}
 {{- define "jettison.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -44,9 +44,9 @@ Labels by which a target's workload finds its pods. `app` is different for each 
 pods of primary and canary apart by it.
 */}}
 {{- define "jettison.podSelector" -}}
-app: {{ include "jettison.workload" . }}
+app: {{ include "jettison.workload" . | quote }}
 {{ include "jettison.selector" (dict "root" .root "component" "server") }}
-jettison.dev/target: {{ .target.name }}
+jettison.dev/target: {{ .target.name | quote }}
 jettison.dev/variant: {{ .variant }}
 {{- end -}}
 
@@ -147,7 +147,7 @@ http://{{ include "jettison.verdictName" . }}.{{ .Release.Namespace }}.svc:{{ in
 - --counters={{ $paths.counters }}
 {{- end }}
 {{- if .Values.ab.counters.scrape }}
-- --scrape=http://{{ include "jettison.fullname" . }}:8002/metrics
+- --scrape=http://{{ include "jettison.fullname" . }}-metrics:8002/metrics
 {{- end }}
 {{- range .Values.ab.counters.urls }}
 - --scrape={{ . }}
@@ -159,11 +159,11 @@ http://{{ include "jettison.verdictName" . }}.{{ .Release.Namespace }}.svc:{{ in
 {{- $ab := .Values.ab -}}
 {{- $errors := false -}}
 {{- $slices := list -}}
-name: {{ $ab.name }}
+name: {{ $ab.name | quote }}
 baseline: {{ default .Values.variants.baseline.digest $ab.digests.baseline }}
 candidate: {{ default .Values.variants.candidate.digest $ab.digests.candidate }}
 data_source: {{ $ab.dataSource | quote }}
-unit: {{ $ab.unitKey }}
+unit: {{ $ab.unitKey | quote }}
 {{- if $ab.requestsAreIndependent }}
 requests_are_independent: true
 {{- end }}
@@ -195,7 +195,7 @@ guard_errors: {{ $errors }}
 {{- with $slices }}
 slices:
 {{- range . }}
-  - name: {{ .name }}
+  - name: {{ .name | quote }}
     margin: {{ .margin }}
     {{- with .plannedDisagreement }}
     planned_disagreement: {{ . }}

@@ -93,11 +93,11 @@ claim
   readOnly: true
   {{- if eq $delivery "volume" }}
   {{- with trimPrefix "/" $source.image.path }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   {{- else if eq $delivery "claim" }}
   {{- with index .root.Values.variants .variant "path" }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   {{- end }}
 {{- end -}}
@@ -189,7 +189,7 @@ claim
     - {name: MODELS, value: {{ $paths.models }}}
     - {name: DIGEST, value: {{ index $values.variants .variant "digest" | quote }}}
     - {name: CHECK_SHA256, value: {{ and $values.model.verify.sha256 (ne $delivery "oci") | toString | quote }}}
-    - {name: TARGET, value: {{ .target.name }}}
+    - {name: TARGET, value: {{ .target.name | quote }}}
     - {name: COMPUTE, value: {{ default "" .target.compute | quote }}}
     - {name: ON_MISMATCH, value: {{ $values.engine.onMismatch }}}
     - {name: REPOSITORY, value: {{ include "jettison.repositoryPath" . }}}
@@ -221,7 +221,7 @@ claim
 - name: copy-models
   image: {{ include "jettison.modelReference" . | quote }}
   imagePullPolicy: IfNotPresent
-  command: [cp, -R, {{ trimSuffix "/" .root.Values.model.source.image.path }}/., /copy/]
+  command: [cp, -R, {{ printf "%s/." (trimSuffix "/" .root.Values.model.source.image.path) | quote }}, /copy/]
   resources:
     requests: {cpu: 100m, memory: 64Mi}
     limits: {memory: 1Gi}
@@ -242,7 +242,7 @@ claim
     - aws
     - s3
     - cp
-    - {{ trimSuffix "/" $source.s3.uri }}/{{ index .root.Values.variants .variant "path" }}
+    - {{ printf "%s/%s" (trimSuffix "/" $source.s3.uri) (index .root.Values.variants .variant "path") | quote }}
     - /download/models.tar
     - --only-show-errors
     {{- with $source.s3.endpoint }}
@@ -253,7 +253,7 @@ claim
     {{- end }}
   env:
     - {name: HOME, value: /tmp}
-    - {name: AWS_REGION, value: {{ $source.s3.region }}}
+    - {name: AWS_REGION, value: {{ $source.s3.region | quote }}}
   {{- with $source.s3.secretName }}
   envFrom:
     - secretRef: {name: {{ . }}}

@@ -80,7 +80,8 @@ metadata:
     {{- include "jettison.labels" (dict "root" .root "component" "test") | nindent 4 }}
   annotations:
     helm.sh/hook: test
-    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+    # It stays until the next test: `helm test --logs` reads it after it has ended.
+    helm.sh/hook-delete-policy: before-hook-creation
 spec:
   restartPolicy: Never
   activeDeadlineSeconds: {{ int .root.Values.tests.timeoutSeconds }}

@@ -63,6 +63,7 @@ def driver(name: str, **settings: Any) -> dict[str, Any]:
     return {"rollout": {"driver": name, **settings}}
 
 
+ARGO = driver("argo") | {"workload": {"replicas": 4}}
 FLAGGER = driver("flagger", flagger={"webhookToken": "0123456789abcdef"})
 
 CASES: dict[str, Case] = {
@@ -170,9 +171,9 @@ CASES: dict[str, Case] = {
             }
         },
     ),
-    "argo": _case(AB, driver("argo")),
+    "argo": _case(AB, ARGO),
     "argo with gateway": _case(AB, ROUTE, driver("argo", argo={"gatewayPlugin": True})),
-    "argo with hpa": _case(AB, driver("argo"), {"autoscaling": {"enabled": True}}),
+    "argo with hpa": _case(AB, driver("argo"), {"autoscaling": {"enabled": True, "minReplicas": 2}}),
     "flagger": _case(AB, FLAGGER),
     "flagger with gateway": _case(
         AB,

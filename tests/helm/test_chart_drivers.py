@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
-from chart_cases import AB, CANDIDATE, DAEMON, FLAGGER, IMAGE, ROUTE, A, B, driver
-from chart_render import container, kinds, merged, one, pod_specs, render
+from chart_cases import AB, ARGO, CANDIDATE, DAEMON, FLAGGER, IMAGE, ROUTE, A, B, driver
+from chart_render import CHART, container, kinds, merged, one, pod_specs, render
 
 from jettison.experiment.settings_file import load_settings
 
@@ -87,7 +88,7 @@ def test_the_verdict_service_is_one_pod_that_keeps_its_state():
 
 
 def test_the_token_is_in_no_object_but_flagger_s():
-    for layers in ((driver("argo"),), ()):
+    for layers in ((ARGO,), ()):
         assert "0123456789abcdef" not in json.dumps(documents(*layers))
     assert "0123456789abcdef" in json.dumps(one(documents(FLAGGER), "Canary"))
 
@@ -107,7 +108,7 @@ def test_the_router_is_told_by_a_file_that_changes_without_a_restart():
 
 
 def test_argo_asks_inline_until_it_knows():
-    found = documents(driver("argo", waitSeconds=3601, intervalSeconds=60))
+    found = documents(ARGO, driver("argo", waitSeconds=3601, intervalSeconds=60))
     (metric,) = one(found, "AnalysisTemplate")["spec"]["metrics"]
     assert metric["successCondition"] == 'result.decision == "promote"'
     assert metric["failureCondition"] == 'result.decision == "rollback"'
@@ -125,7 +126,7 @@ def test_argo_asks_inline_until_it_knows():
 
 
 def test_argo_s_rollout_takes_our_deployment_over():
-    found = documents(driver("argo"))
+    found = documents(ARGO)
     spec = one(found, "Rollout")["spec"]
     deployment = one(found, "Deployment", spec["workloadRef"]["name"])
     assert spec["selector"] == deployment["spec"]["selector"]
@@ -149,7 +150,7 @@ def test_argo_s_plugin_weighs_the_routes_that_the_chart_makes():
 
 
 def test_autoscaling_scales_what_runs():
-    found = documents(driver("argo"), {"autoscaling": {"enabled": True}})
+    found = documents(ARGO, {"autoscaling": {"enabled": True, "minReplicas": 2}})
     assert one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["kind"] == "Rollout"
 
 
@@ -216,3 +217,23 @@ def test_queries_ask_for_this_release_alone():
         yaml.safe_load(rules[1]["annotations"]["summary"])
         == "More than 1 % of the requests to {{ $labels.model }} fail"
     )
+
+
+def test_rules_and_panels_ask_for_counters_that_the_router_has():
+    values = {"monitoring": {"rules": {"enabled": True}, "dashboard": {"enabled": True}}}
+    asked = set(re.findall(r"jettison_router_(\w+)_total", json.dumps(documents(values))))
+    backend = CHART.parents[1] / "plugin" / "jettison" / "triton" / "backends" / "jettison_router"
+    source = "".join(path.read_text() for path in backend.glob("*.py"))
+    assert len(asked) >= 3
+    assert [name for name in asked if f'"{name}"' not in source] == []
+
+
+def test_rules_and_panels_ask_for_series_that_the_verdict_service_has():
+    if importlib.util.find_spec("jettison.verdict_service") is None:
+        pytest.skip("the verdict service is not part of this version")
+    from jettison.verdict_service import metrics
+
+    values = {"monitoring": {"rules": {"enabled": True}, "dashboard": {"enabled": True}}}
+    found = documents(values, FLAGGER, {"rollout": {"flagger": {"prometheusAddress": "http://prom:9090"}}})
+    source = Path(metrics.__file__).read_text()
+    assert [name for name in re.findall(r"\bab_\w+", json.dumps(found)) if f'"{name}"' not in source] == []

@@ -126,6 +126,7 @@ CONTRADICTIONS: dict[str, tuple[Document, str]] = {
         merged(AB, driver("argo"), {"targets": [{"name": "a"}, {"name": "b"}]}),
         "Install the chart once for each target",
     ),
+    "Argo with one pod": (merged(AB, driver("argo")), "of 1 pod it can share nothing. Set workload.replicas"),
     "Argo with a candidate": (
         merged(AB, CANDIDATE, driver("argo")),
         "driver argo makes the candidate itself",

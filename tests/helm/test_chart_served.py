@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from chart_cases import IMAGE
-from chart_render import CHART, container, render, server
+from chart_render import CHART, container, merged, render, server
 
 from jettison.triton.runtime import Installation
 from jettison.triton.server import ServerOptions, TritonServer
@@ -79,6 +81,16 @@ def test_what_changes_the_server_needs_the_key(running, path):
     assert status(running, path) == 403
     assert status(running, path, key="guessed") == 403
     assert status(running, path, key="uid-of-the-pod") != 403
+
+
+def test_rules_and_panels_ask_for_series_that_the_server_has(running):
+    ask(running, "fashion-fp32")
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.ports.metrics}/metrics", timeout=30) as answer:
+        shown = {line.partition("{")[0] for line in answer.read().decode().splitlines()}
+    values = merged(IMAGE, {"monitoring": {"rules": {"enabled": True}, "dashboard": {"enabled": True}}})
+    asked = set(re.findall(r"\bnv_\w+", json.dumps(render(values))))
+    assert len(asked) >= 4
+    assert asked <= shown
 
 
 def test_grpc_is_closed_in_the_same_way(running):

@@ -130,6 +130,10 @@ What values must hold together. Single values are the schema's. Each text says w
 {{- if and (has $driver (list "argo" "flagger")) (not $values.ab.enabled) -}}
 {{- fail (printf "rollout.driver: %s asks the verdict service. Set ab.enabled to true" $driver) -}}
 {{- end -}}
+{{- $fewest := $values.autoscaling.enabled | ternary $values.autoscaling.minReplicas (default $values.workload.replicas (index $values.targets 0).replicas) -}}
+{{- if and (eq $driver "argo") (not $values.rollout.argo.gatewayPlugin) (lt (int $fewest) 2) -}}
+{{- fail (printf "rollout.driver: argo without a gateway shares traffic by pods, and of %d pod it can share nothing. Set workload.replicas (or autoscaling.minReplicas) to 2 or more, or rollout.argo.gatewayPlugin to true" (int $fewest)) -}}
+{{- end -}}
 {{- if and (eq $driver "flagger") $values.route.enabled (has "GRPCRoute" $values.route.kinds) -}}
 {{- fail "route.kinds: Flagger knows no GRPCRoute. Set route.kinds to [HTTPRoute], or rollout.driver to argo" -}}
 {{- end -}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chart_cases import AB, CANDIDATE, DAEMON, FLEET, HOST, IMAGE, OCI, PVC, S3, A
+from chart_cases import AB, ARGO, CANDIDATE, DAEMON, FLEET, HOST, IMAGE, OCI, PVC, S3, A
 from chart_render import container, merged, one, render, render_text, server
 
 LABELS = (
@@ -169,3 +169,11 @@ def test_metrics_of_each_pod_are_read_once():
     for name in ("edge-jettison-default", "edge-jettison-default-candidate"):
         labels = one(documents, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
         assert found["spec"]["selector"].items() <= labels.items()
+
+
+def test_the_notes_watch_what_the_driver_runs():
+    argo = render_text(merged(IMAGE, AB, ARGO))["NOTES.txt"]
+    assert "kubectl argo rollouts -n models status edge-jettison-default" in argo
+    assert "rollout status deployment" not in argo
+    daemon = render_text(merged(IMAGE, DAEMON))["NOTES.txt"]
+    assert "rollout status daemonset/edge-jettison-default" in daemon

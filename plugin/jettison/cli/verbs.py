@@ -11,6 +11,7 @@ from jettison.cli.doctor import doctor
 from jettison.cli.evaluate import evaluate
 from jettison.cli.preflight import preflight
 from jettison.cli.publish import publish
+from jettison.cli.rollout import rollout
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 for _verb in VERBS:
     app.command()(_verb)
 app.add_typer(ab)
+app.add_typer(rollout)
 
 
 def _print_version(wanted: bool) -> None:

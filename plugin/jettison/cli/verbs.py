@@ -14,6 +14,7 @@ from jettison.cli.lint import lint
 from jettison.cli.preflight import preflight
 from jettison.cli.publish import publish
 from jettison.cli.rollback import rollback
+from jettison.cli.rollout import rollout
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 for _verb in VERBS:
     app.command()(_verb)
 app.add_typer(ab)
+app.add_typer(rollout)
 
 
 def _print_version(wanted: bool) -> None:

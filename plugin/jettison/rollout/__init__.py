@@ -1,0 +1,1 @@
+"""How a verdict moves traffic: the objects of rollout controllers, as pure functions of one plan."""

@@ -18,7 +18,7 @@ from jettison.experiment.tally import Tally
 
 pytest.importorskip("uvicorn", reason="the extra 'verdict' is not installed")
 
-KILLS = 10
+KILLS = 6
 NODES = tuple(f"n{i}" for i in range(8))
 MORE = Tally(better=1, same=40, worse=1)
 
@@ -60,7 +60,7 @@ def sequences(document: dict) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_ten_kills_lose_and_double_nothing_and_an_ending_stands(tmp_path):
+def test_six_kills_lose_and_double_nothing_and_an_ending_stands(tmp_path):
     chance, nodes, told = random.Random(5), Nodes(tmp_path / "counters"), []
     for kill in range(KILLS + 1):
         heard = dict(nodes.heard)

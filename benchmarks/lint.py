@@ -12,15 +12,19 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jettison.compress.quantization.modelopt_environment import find_python
 from jettison.core.errors import MissingError
+from jettison.core.samples import draw, open_samples
 from jettison.core.targets import parse_target
+from jettison.engines.onnxruntime import runner_of
 from jettison.engines.tensorrt.preflight import preflight
 from jettison.engines.tensorrt.shapes import ShapeRange, parse_shape_range
-from jettison.pipeline.linting import EXPECTED_DB, LintReport, lint_file
+from jettison.evaluate.sqnr import sqnr_db
+from jettison.graph.model import input_specs, open_model
+from jettison.pipeline.linting import COMPARED, EXPECTED_DB, LintReport, lint_file
 from lint_peers import TOOLS, make
 from prepared import HERE, efficientnet, minilm, parser_of
 
@@ -42,7 +46,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One file of one tool. `failed` are the tool's own last words where it made none."""
+    """One file of one tool. `failed` are the tool's own last words where it made none.
+
+    `before_db` and `after_db` are against the float model: where the file before has lost it, what mending
+    moves is noise.
+    """
 
     model: str
     tool: str
@@ -53,6 +61,8 @@ class Row:
     after: str | None = None
     mended: tuple[str, ...] = ()
     sqnr_db: float | None = None
+    before_db: float | None = None
+    after_db: float | None = None
     way_out: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -120,9 +130,22 @@ def _row(case: Case, tool: str, cache: Path) -> Row:
     before = preflight(path, TARGET, shapes=case.shapes).outcome
     fixed = path.with_name(f"{tool}-fixed.onnx")
     report = lint_file(path, TARGET, fix=fixed, samples=str(case.evaluation), shapes=case.shapes)
-    row = _found(case, tool, before, report)
+    row = replace(_found(case, tool, before, report), **_against_float(case, path, report))
     print(f"{case.name}, {tool}: {before} -> {row.after}, {row.sqnr_db}", file=sys.stderr)
     return row
+
+
+def _against_float(case: Case, path: Path, report: LintReport) -> dict[str, float | None]:
+    """The files' answers against the float model's, in exact arithmetic, on a few samples."""
+    model = open_model(case.model)
+    samples = draw(open_samples(str(case.evaluation), input_specs(model)), COMPARED)
+    inputs = next(samples.batches(COMPARED)).inputs
+    truth = runner_of(model, optimize=False).run(inputs)
+    files = {"before_db": path, **({"after_db": report.fixed} if report.fixed else {})}
+    return {
+        name: sqnr_db(truth, runner_of(open_model(file), optimize=False).run(inputs))
+        for name, file in files.items()
+    }
 
 
 def _found(case: Case, tool: str, before: str, report: LintReport) -> Row:
@@ -142,19 +165,24 @@ def _found(case: Case, tool: str, before: str, report: LintReport) -> Row:
     )
 
 
+def _both(row: Row) -> str:
+    figures = [figure for figure in (row.before_db, row.after_db) if figure is not None]
+    return ", ".join(f"{figure:.1f}" for figure in figures)
+
+
 def _table(rows: list[Row]) -> list[str]:
     lines = [
-        "| model | file | before | findings | after `--fix` | mended | SQNR |",
-        "|---|---|---|---|---|---|---|",
+        "| model | file | before | findings | after `--fix` | mended | SQNR | to float: before, after |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if row.failed is not None:
-            lines.append(f"| {row.model} | {row.tool} | none: {row.failed} | | | | |")
+            lines.append(f"| {row.model} | {row.tool} | none: {row.failed} | | | | | |")
             continue
         figure = "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
         after = row.after or "refused"
         found = f"{row.hard} hard, {row.soft} soft"
-        cells = [row.model, row.tool, row.before, found, after, " ".join(row.mended), figure]
+        cells = [row.model, row.tool, row.before, found, after, " ".join(row.mended), figure, _both(row)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     made = [row for row in rows if row.failed is None]
     counts = [sum(getattr(row, when) == "compiles" for row in made) for when in ("before", "after")]

@@ -1,4 +1,4 @@
-"""The audit names what is quantized and yet computed in float, and why: by the compiler's own list of layers."""
+"""The audit names what is quantized yet computed in float, and why, by the compiler's own list of layers."""
 
 from __future__ import annotations
 

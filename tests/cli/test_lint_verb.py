@@ -58,3 +58,16 @@ def test_the_compiler_is_asked(jettison, unsigned):
     copy = unsigned.with_name("mended.onnx")
     answer = jettison("lint", unsigned, "--json", "--fix", copy)
     assert (answer.code, answer.document["outcome"]) == (0, "compiles")
+
+
+@pytest.mark.rtx
+@pytest.mark.skipif(find_module() is None, reason="the extra 'rtx' is not installed")
+def test_bisection_names_the_pair_and_the_pass(jettison, unsigned):
+    answer = jettison("preflight", unsigned, "--bisect", "--json")
+    assert answer.code == 1
+    found = answer.document["bisection"]
+    assert "quantize" in found["nodes"]
+    assert found["is_smallest"]
+    assert found["leave_out"].startswith("{quantize: full} for target cpu; leave it out")
+    words = jettison("preflight", unsigned, "--bisect").out
+    assert "the smallest part that breaks it: quantize" in words

@@ -15,7 +15,7 @@ from jettison.cli.serve import Endpoints
 from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.engines.tensorrt.lint.finding import Finding as LintFinding
-from jettison.engines.tensorrt.report import PreflightReport
+from jettison.engines.tensorrt.report import AuditedLayer, Bisection, PreflightReport
 from jettison.pipeline.linting import LintReport
 from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
 from jettison.triton.check.finding import Finding
@@ -45,7 +45,7 @@ def test_document_of_run_and_compress():
         ("rollback", [RolledBackDocument]),
         ("check", [CheckDocument, Finding]),
         ("lint", [LintReport, LintFinding]),
-        ("preflight", [PreflightReport]),
+        ("preflight", [PreflightReport, AuditedLayer, Bisection]),
         ("serve", [Endpoints]),
         ("doctor", [Diagnosis, Ability]),
     ],

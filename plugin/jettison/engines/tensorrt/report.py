@@ -52,6 +52,40 @@ class MemoryEstimate(BaseModel):
     weights_bytes: int | None = None
 
 
+class Bisection(BaseModel):
+    """The smallest part of a graph that does not compile.
+
+    Args:
+        nodes: Names of the ONNX nodes that break it together.
+        pairs: Nodes of the Q/DQ pairs among them: what quantization brought.
+        is_smallest: Whether each of the nodes is needed; False where the trials ran out before.
+        leave_out: The pass of a recipe that makes such pairs, and how it leaves them out.
+        trials: Smaller models that the compiler was asked about.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    nodes: tuple[str, ...]
+    pairs: tuple[str, ...] = ()
+    is_smallest: bool
+    leave_out: str | None = None
+    trials: int
+
+
+class AuditedLayer(BaseModel):
+    """An ONNX node with a quantized input that the compiled engine computes in float, and why.
+
+    `computed_in` is the element type of its arithmetic, as the compiler lists it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    operator: str
+    computed_in: str
+    reason: str
+
+
 class PreflightReport(BaseModel):
     """What TensorRT's compiler said about one model and one target.
 
@@ -60,6 +94,8 @@ class PreflightReport(BaseModel):
     where no MACs were given or no layer could be matched. `mac_shares` is by element type of the
     arithmetic, and `unknown` for nodes that the layer list does not name. `sparse_layers` counts the layers
     whose weights are 2:4 throughout, and `sparse_weights` says whether sparse kernels were allowed for them.
+    `fallbacks` are quantized nodes that are computed in float all the same. `bisection` is the smallest part
+    that does not compile, where that was asked for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -82,6 +118,8 @@ class PreflightReport(BaseModel):
     notes: tuple[str, ...] = ()
     sparse_layers: int = 0
     sparse_weights: bool | None = None
+    fallbacks: tuple[AuditedLayer, ...] = ()
+    bisection: Bisection | None = None
 
     @property
     def fp8_mac_share(self) -> float | None:

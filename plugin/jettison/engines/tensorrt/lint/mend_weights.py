@@ -25,6 +25,8 @@ from jettison.engines.tensorrt.lint.pairs import (
 )
 from jettison.graph.qdq import Editor, Scale
 
+AXIS_OPSET = 13
+"""The first opset whose DequantizeLinear has scales along an axis."""
 LARGEST = 127
 MIDDLE = 128
 """The zero point of UINT8 that stands for INT8's 0."""
@@ -71,9 +73,18 @@ def _center(editor: Editor, half: Quantizer) -> None:
         zeros = zeros.reshape(())
     shifted: Array = stored.astype(np.int32) - zeros
     if shifted.size and (np.min(shifted) < -MIDDLE or np.max(shifted) > LARGEST):
-        _store(editor, half, real_values(half), half.axis if not half.is_per_tensor else None)
+        axis = _channels(editor, half, stored.ndim) if half.is_per_tensor else half.axis
+        _store(editor, half, real_values(half), axis)
     else:
         _replace(editor, half, shifted.astype(np.int8), np.asarray(half.scale), half.axis)
+
+
+def _channels(editor: Editor, half: Quantizer, rank: int) -> int | None:
+    """The axis along which all readers have their channels: scales there lose less than one for all."""
+    axes = {channel_axis(node) if index == 1 else None for node, index in half.output.uses()}
+    axis = axes.pop() if len(axes) == 1 else None
+    knows_axes = editor.graph.opset_imports.get("", 0) >= AXIS_OPSET
+    return axis if axis is not None and axis < rank and knows_axes else None
 
 
 def turn_weight_axes(subject: Subject) -> None:

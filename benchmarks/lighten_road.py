@@ -42,7 +42,7 @@ variants:
         learning_rate: 0.002
         temperature: 1
         seed: {seed}
-      - {{quantize: full}}
+      - quantize: full
 gate: {{tolerance: {tolerance}, min_speedup: {faster}}}
 publish: {{repository: {repository}}}
 threads: 1
@@ -51,7 +51,7 @@ explain: false
 
 
 def combined(*, seed: int, quick: bool) -> dict[str, Any]:
-    """Half the channels by distillation, then INT8, by `jettison run`; what tritonserver answers with it."""
+    """Six tenths of the channels by distillation, then INT8, by `jettison run`; asked in tritonserver."""
     folder = WORK / f"combined-{seed}{'-quick' if quick else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(folder, seed=seed, quick=quick)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
+from jettison.compress.distillation.distill_settings import DEFAULT_LOSSES, HINTS, Factory, Losses, Shrink
 from jettison.compress.distillation.door import load_torch, torch_threads
 from jettison.compress.distillation.shrink import shrunk
 from jettison.compress.passes import Modules, PassResult, Refusal, Workpiece
@@ -22,7 +23,7 @@ from jettison.core.errors import ModelError
 from jettison.core.files import sha256_of
 from jettison.core.samples import Samples, names_function
 from jettison.core.tensors import Arrays
-from jettison.core.validation import ImpossibleValueError, shown
+from jettison.core.validation import ImpossibleValueError
 from jettison.engines.onnxruntime import runner_of
 from jettison.graph.model import input_specs, model_digest, output_specs
 
@@ -36,48 +37,7 @@ if TYPE_CHECKING:
 _RATES = {"adamw": 1e-3, "sgd": 1e-2}
 """Learning rates where none is given, for networks that begin with chance or with a part of their weights.
 Source of the first: Kingma and Ba 2014 (arXiv 1412.6980), algorithm 1."""
-_LABELS_WEIGHT = 0.1
-"""Of labels beside the teacher's answers, where the recipe gives no losses. Source: Hinton et al. 2015
-(arXiv 1503.02531), section 2: "a considerably lower weight" than that of the teacher's answers."""
 _EXAMPLES = 2
-_HINTS = ("features", "attention", "relation")
-
-
-def _factory(value: str) -> str:
-    if not names_function(value):
-        raise ImpossibleValueError(
-            f"expected package.module:function, found {shown(value)}",
-            fix="Name the function that makes the student, a torch module",
-        )
-    return value
-
-
-Weight = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-
-
-class Losses(BaseModel):
-    """The weight of each term of the loss; 0 leaves it out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    logits: Weight = 0.0
-    labels: Weight = 0.0
-    features: Weight = 0.0
-    attention: Weight = 0.0
-    relation: Weight = 0.0
-
-    @property
-    def counted(self) -> dict[str, float]:
-        """The terms that count."""
-        return {name: weight for name, weight in self if weight > 0}
-
-
-class Shrink(BaseModel):
-    """How much narrower each layer gets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: float = Field(gt=0, lt=1, allow_inf_nan=False)
 
 
 class Distill(BaseModel):
@@ -106,10 +66,10 @@ class Distill(BaseModel):
             raise ImpossibleValueError(
                 "losses: expected a weight above 0, found none", fix="Write losses: {logits: 1}"
             )
-        if self.pairs and not counted.keys() & {*_HINTS}:
+        if self.pairs and not counted.keys() & {*HINTS}:
             raise ImpossibleValueError(
                 "pairs has no effect: no loss looks at layers",
-                fix=f"Give one of {', '.join(_HINTS)} a weight",
+                fix=f"Give one of {', '.join(HINTS)} a weight",
             )
         if self.teacher_state is not None and not (self.teacher and names_function(self.teacher)):
             raise ImpossibleValueError(
@@ -228,7 +188,7 @@ class Distill(BaseModel):
 
     def _weights(self, training: Samples) -> dict[str, float]:
         """The terms that count: labels only where the samples have them."""
-        losses = self.losses or Losses(logits=1.0, labels=_LABELS_WEIGHT)
+        losses = self.losses or DEFAULT_LOSSES
         return {
             name: weight for name, weight in losses.counted.items() if name != "labels" or training.has_labels
         }
@@ -284,7 +244,7 @@ class DistillStudent(Distill):
     """A torch module of the user's own learns from the model."""
 
     distill: Literal["student"] = "student"
-    student: Annotated[str, AfterValidator(_factory)]
+    student: Factory
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -50,8 +50,8 @@ def test_single_weights_are_reported_layer_by_layer(jettison, workspace):
 def test_a_search_may_follow_pruning(jettison, workspace):
     answer = compress(jettison, workspace, "part=[{prune: {sparsity: 0.2}}, {quantize: partial}]")
     (variant,) = answer.document["variants"]
-    assert answer.document["evaluations"] > 1
-    assert any("joint evaluations" in note for note in variant["notes"])
+    assert answer.document["evaluations"] >= 1
+    assert any("joint evaluation" in note for note in variant["notes"])
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_what_default_variants_do_not_read_is_a_note(jettison, workspace):
 
 
 def test_search_whose_time_ran_out_takes_the_best_that_it_found(jettison, workspace):
-    """A microsecond is over before the repairs are tried; the search makes the one evaluation that it needs."""
+    """A microsecond is over before repairs are tried; the search makes the one evaluation that it needs."""
     answer = jettison(
         "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
         "--evaluation", workspace / "evaluation.npz", "--target", "cpu", "--tolerance", 0.1,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jettison.graph.clean import clean
 from jettison.graph.reorder import ChannelSet, find_channel_sets, reordered
+from jettison.graph.reorder_rules import passes
 from jettison.graph.save import model_bytes
 from zoo.builder import Net, image_net
 from zoo.session import cleaned, relative_difference, run
@@ -143,3 +144,12 @@ def test_a_normalization_over_the_channels_moves_with_them() -> None:
 
 def test_a_weight_that_two_layers_share_is_not_moved() -> None:
     assert found("shared_weight")[1] == ()
+
+
+def test_channels_whose_places_a_caller_sees_keep_their_order():
+    """A MaxPool that also gives where each value stood: places in memory, which another order changes."""
+    maps = [ir.Value(name=name, shape=ir.Shape(["n", 8, 4, 4])) for name in ("x", "pooled", "places")]
+    node = ir.Node("", "MaxPool", [maps[0]], outputs=maps[1:])
+    assert passes(node, 0, 1) is not None
+    ir.Graph([maps[0]], maps[1:], nodes=[node], opset_imports={"": 19})
+    assert passes(node, 0, 1) is None

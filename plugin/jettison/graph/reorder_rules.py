@@ -40,9 +40,13 @@ def passes(node: ir.Node, port: int, axis: int) -> Passage | None:
         axis: The axis of the channels there.
     """
     rule = _RULES.get(node.op_type) if node.domain == "" else None
-    if rule is None or any(output.uses() for output in node.outputs[1:]):
+    if rule is None or any(_is_read(output) for output in node.outputs[1:]):
         return None
     return rule(node, port, axis)
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def is_indifferent(node: ir.Node, axis: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ def read_checkpoint(folder: Path, *, key: str) -> State | None:
         return None
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         _LOG.warning("%s cannot be read (%s): training starts anew", path, error)
         return None
-    if state.get("key") != key:
+    if not isinstance(state, dict) or state.get("key") != key:
         _LOG.warning("%s is of another training: this one starts anew", path)
         return None
     return state

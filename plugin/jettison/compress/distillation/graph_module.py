@@ -86,6 +86,8 @@ class GraphModule(nn.Module):  # type: ignore[misc]
         self._trained = {value.name: value for value in trained_floats(graph)}
         stored = {found.node: found for found in stored_weights(graph)}
         self._steps = [self._step(node, stored.get(node), drops) for node, drops in last_reads(graph)]
+        for value in graph.outputs:
+            self._keep_constant(value)  # an output that nothing computes
         del self._trained
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -266,6 +268,14 @@ def _name(value: ir.Value | None) -> str:
     return (value.name if value is not None else None) or ""
 
 
+_MODULES, _PARAMETERS = nn.ModuleDict(), nn.ParameterDict()
+
+
 def _key(name: str | None, taken: Iterable[str]) -> str:
-    """The name as a key of a torch module, which has no dots; a number behind it where it is taken."""
-    return free_name(re.sub(r"\W", "_", name or "node"), set(taken))
+    """The name as a key of a torch module, which has no dots; a number behind it where it is taken.
+
+    Names that torch's own containers have, as `type` and `keys`, count as taken.
+    """
+    key = re.sub(r"\W", "_", name or "node")
+    is_torch_s = hasattr(_MODULES, key) or hasattr(_PARAMETERS, key)
+    return free_name(key, {*taken, key} if is_torch_s else set(taken))

@@ -96,14 +96,15 @@ def baseline_loss(
         device = next(iter(outputs.values())).device
         targets = tensors_of(baseline(batch.source), device)
         scores, wanted = (class_scores(found) if decides else None for found in (outputs, targets))
-        if scores is not None and wanted is not None:
-            pair = (logs(scores), logs(wanted)) if is_softmax else (scores, wanted)
-            return divergence(*pair, temperature=temperature)
+        decided = None if scores is None or wanted is None else _class_output(targets)
         errors = [
             relative_error(outputs[name], target)
             for name, target in targets.items()
-            if target.is_floating_point()
+            if target.is_floating_point() and name != decided
         ]
+        if scores is not None and wanted is not None:
+            pair = (logs(scores), logs(wanted)) if is_softmax else (scores, wanted)
+            errors.append(divergence(*pair, temperature=temperature))
         return torch.stack(errors).sum()
 
     return loss
@@ -128,10 +129,16 @@ def class_scores(outputs: Outputs) -> Tensor | None:
 
     As `evaluate.classes.class_scores` picks them, with their gradient.
     """
-    for found in outputs.values():
+    name = _class_output(outputs)
+    return None if name is None else outputs[name].reshape(len(outputs[name]), -1)
+
+
+def _class_output(outputs: Outputs) -> str | None:
+    """The name of the first float output with one row of scores for each sample."""
+    for name, found in outputs.items():
         sizes = [size for size in found.shape[1:] if size != 1]
         if found.is_floating_point() and len(sizes) == 1:
-            return found.reshape(len(found), sizes[0])
+            return name
     return None
 
 

@@ -22,6 +22,7 @@ from jettison.compress.distillation.batches import Loss, answers_of, as_tensors,
 from jettison.compress.distillation.checkpoint import State, read_checkpoint, write_checkpoint
 from jettison.compress.distillation.feed import Feed
 from jettison.compress.distillation.parallel import Group, group_of
+from jettison.core.errors import SamplesError
 from jettison.core.progress import Progress
 from jettison.core.samples import Batch, Samples
 
@@ -107,13 +108,26 @@ def train(
 
     Raises:
         ModelError: The module gives another number of outputs than the lesson names.
+        SamplesError: The module takes more samples at once than there are.
     """
+    _check_counts(lesson, plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         run = _Run(module, lesson, plan, checkpoints, progress)
         run.resume()
         run.go()
         return run.finish()
+
+
+def _check_counts(lesson: Lesson, plan: Plan) -> None:
+    counts = {"to learn from": lesson.samples.count, "to judge by": lesson.held_out.count}
+    for what, count in counts.items():
+        if plan.is_fixed and count < (plan.micro_batch or 1):
+            raise SamplesError(
+                "training samples",
+                detail=f"expected at least the {plan.micro_batch} {what} that a batch has, found {count}",
+                fix="Give more training samples, or export the model with an open batch",
+            )
 
 
 class _Run:

@@ -6,6 +6,7 @@ quantization-aware training: what is trained computes exactly what is shipped.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from jettison.compress.distillation.door import load_torch, torch_threads
 from jettison.compress.distillation.feed import hold_out
 from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.core.batching import fixed_batch_size
+from jettison.core.errors import SamplesError
 from jettison.core.files import sha256_of
 from jettison.core.runner import Runner
 from jettison.core.samples import Batch, Samples, load_function
@@ -71,15 +73,15 @@ class TrainModel(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def loss_sha256(self) -> str:
-        """The file that defines the user's own loss, so that an edited one trains anew.
+        """The file that defines the user's own loss, so that an edited one trains anew; "" where none does.
 
-        Raises:
-            SamplesError: There is no such function.
+        A loss that is not there is told by `check`.
         """
-        if self.loss is None:
-            return ""
-        path = inspect.getsourcefile(inspect.unwrap(load_function(self.loss)))
-        return sha256_of(Path(path)) if path is not None else ""
+        with contextlib.suppress(SamplesError, TypeError, OSError):
+            if self.loss is not None:
+                path = inspect.getsourcefile(inspect.unwrap(load_function(self.loss)))
+                return sha256_of(Path(path)) if path is not None else ""
+        return ""
 
     @property
     def libraries(self) -> tuple[str, ...]:

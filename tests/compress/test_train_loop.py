@@ -52,9 +52,13 @@ def float_network():
     return model_of(net)
 
 
+def quantized_network():
+    return quantized(float_network(), features(8)).model
+
+
 @pytest.fixture(scope="module")
 def network():
-    return quantized(float_network(), features(8)).model
+    return quantized_network()
 
 
 def quantized_lesson(model, module):
@@ -111,32 +115,26 @@ def test_a_training_broken_off_at_any_steps_ends_with_the_weights_of_an_unbroken
     assert resumed[-1] == 3 * 72
 
 
-forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-"""The one other thread is ONNX Runtime's own, which no child uses."""
+def work(folder, end, environment, *, is_quantized=True, pause_s=0.0):
+    """A whole training, its checkpoints in the folder, its weights in the file `end`."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    model = quantized_network() if is_quantized else float_network()
+    torch.save(weights_after(model, folder, lambda *_: time.sleep(pause_s)), end)
 
 
-def in_a_fork(work, **environment):
-    """A process that is this one up to here, torch imported: a new one would take seconds to import it."""
-
-    def begin():
-        os.environ.update(environment)
-        work()
-
-    child = multiprocessing.get_context("fork").Process(target=begin)
+def in_a_process(folder, end, environment=None, **how):
+    """A new one, as a fork of one that has computed gradients cannot compute any (torch refuses it)."""
+    arguments = (folder, end, environment or {})
+    child = multiprocessing.get_context("spawn").Process(target=work, args=arguments, kwargs=how)
     child.start()
     return child
 
 
-@forks
 def test_a_killed_process_goes_on_with_the_weights_of_an_unbroken_one(network, tmp_path):
     """SIGKILL at a random moment between the first checkpoint and the end; messages tell which."""
     end = tmp_path / "end.pt"
-
-    def work(pause_s=0.0):
-        found = weights_after(network, tmp_path / "kept", lambda *_: time.sleep(pause_s))
-        torch.save(found, end)
-
-    child = in_a_fork(lambda: work(0.05))
+    child = in_a_process(tmp_path / "kept", end, pause_s=0.05)
     while not (tmp_path / "kept" / FILE).exists():
         assert child.is_alive()
         time.sleep(0.01)
@@ -146,13 +144,12 @@ def test_a_killed_process_goes_on_with_the_weights_of_an_unbroken_one(network, t
     child.join()
     assert child.exitcode == -signal.SIGKILL, f"it ended before it was killed after {moment_s} s"
     assert not end.exists()
-    again = in_a_fork(work)
+    again = in_a_process(tmp_path / "kept", end)
     again.join()
     assert again.exitcode == 0
     assert same(torch.load(end, weights_only=True), weights_after(network)), f"killed after {moment_s} s"
 
 
-@forks
 def test_processes_that_share_a_batch_train_what_one_process_does(tmp_path):
     """Two by gloo: sums of gradients in another order, so equal up to float32, not to the bit.
 
@@ -164,11 +161,11 @@ def test_processes_that_share_a_batch_train_what_one_process_does(tmp_path):
         port = str(found.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a"}
     children = [
-        in_a_fork(
-            lambda rank=rank: torch.save(weights_after(network, tmp_path / "kept"), tmp_path / f"{rank}.pt"),
-            **shared,
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
+        in_a_process(
+            tmp_path / "kept",
+            tmp_path / f"{rank}.pt",
+            shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            is_quantized=False,
         )
         for rank in range(2)
     ]

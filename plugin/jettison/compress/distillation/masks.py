@@ -57,6 +57,7 @@ def zero_masks(parameters: Iterable[tuple[nn.Parameter, float]]) -> Masks:
     pairs = []
     for parameter, share in parameters:
         kept = parameter.detach() != 0
-        if bool(kept.any()) and 1.0 - kept.float().mean().item() > share:
+        zeros = kept.numel() - int(kept.count_nonzero())
+        if bool(kept.any()) and zeros > share * kept.numel():
             pairs.append((parameter, kept.to(parameter.dtype)))
     return Masks(tuple(pairs))

@@ -14,6 +14,7 @@ from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.engines.tensorrt.lint.finding import Finding
 from jettison.engines.tensorrt.report import AuditedLayer, Bisection, PreflightReport
+from jettison.pipeline.explain_log import Cause, LogExplanation
 from jettison.pipeline.linting import LintReport
 from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
 
@@ -42,6 +43,7 @@ def test_document_of_run_and_compress():
         ("lint", [LintReport, Finding]),
         ("preflight", [PreflightReport, AuditedLayer, Bisection]),
         ("serve", [Endpoints]),
+        ("explain", [LogExplanation, Cause]),
         ("doctor", [Diagnosis, Ability]),
     ],
 )

@@ -9,13 +9,14 @@ from jettison.cli.ab import ab
 from jettison.cli.compress import compress
 from jettison.cli.doctor import doctor
 from jettison.cli.evaluate import evaluate
+from jettison.cli.explain import explain
 from jettison.cli.lint import lint
 from jettison.cli.preflight import preflight
 from jettison.cli.publish import publish
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
-VERBS = (run, compress, evaluate, lint, preflight, publish, serve, doctor)
+VERBS = (run, compress, evaluate, lint, preflight, publish, serve, explain, doctor)
 
 app = typer.Typer(
     name="jettison",

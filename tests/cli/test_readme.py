@@ -16,6 +16,7 @@ from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
 from jettison.engines.tensorrt.lint.finding import Finding as LintFinding
 from jettison.engines.tensorrt.report import AuditedLayer, Bisection, PreflightReport
+from jettison.pipeline.explain_log import Cause, LogExplanation
 from jettison.pipeline.linting import LintReport
 from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
 from jettison.triton.check.finding import Finding
@@ -47,6 +48,7 @@ def test_document_of_run_and_compress():
         ("lint", [LintReport, LintFinding]),
         ("preflight", [PreflightReport, AuditedLayer, Bisection]),
         ("serve", [Endpoints]),
+        ("explain", [LogExplanation, Cause]),
         ("doctor", [Diagnosis, Ability]),
     ],
 )

@@ -328,13 +328,14 @@ def test_pruned_weights_stay_zero_and_others_learn():
     model = model_of(net)
     module = GraphModule(model)
     masks = graph_masks(module)
-    assert len(masks.pairs) == 1
+    assert len(masks.pairs) == 2
     lesson_ = dataclasses.replace(quantized_lesson(model, module), after_step=lambda _: masks.apply())
     train(module, lesson_, QUANTIZED_PLAN)
     after = [layer.weight.detach().numpy().T for layer in module.layers.values()]
     assert np.array_equal(after[0] == 0, weights[0] == 0)
     assert not np.allclose(after[0], weights[0])
-    assert after[2][0, 0] != 0
+    assert after[2][0, 0] == 0, "a single weight that is 0 in float was pruned too"
+    assert not np.allclose(after[2], weights[2])
 
 
 def test_four_bits_round_so_much_to_zero_that_an_eighth_is_no_pruning():

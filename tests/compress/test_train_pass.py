@@ -350,7 +350,11 @@ def test_torch_is_not_imported_by_those_who_do_not_train():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in REFUSED])
+TOO_FEW = frozenset({"dynamic_weights"})
+"""Its kernel fixes the batch to 16, and of 16 samples some are held out."""
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in (*REFUSED, *TOO_FEW)])
 def test_the_contract_holds_over_the_zoo(name):
     """One epoch over 16 samples: a valid model with the same signature that computes numbers, not refused."""
     case = zoo_case(name)

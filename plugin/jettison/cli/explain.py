@@ -18,7 +18,7 @@ def explain(
     log: str = typer.Argument(..., help="A log of tritonserver or TensorRT; - for stdin."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Tell what errors in a log of Triton or TensorRT mean, and what to do.
+    """Tell what errors in a log of Triton or TensorRT mean.
 
     Reads a file or stdin to its end, at most 1 GiB. No known message is no proof that all is well.
 

@@ -84,9 +84,12 @@ def shop(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def settle(folder: ExperimentFolder, sent: int) -> int:
-    """How many of the requests are counted, once all are or nothing more comes."""
+    """How many of the requests are counted, once all are or nothing more comes.
+
+    Shadows stand back behind whatever else the machine has to do, so that they may come late.
+    """
     counted, changed = -1, time.monotonic()
-    while counted < sent and time.monotonic() - changed < 5:
+    while counted < sent and time.monotonic() - changed < 20:
         time.sleep(0.1)
         now = folder.counters().tally().offered
         if now != counted:
@@ -103,6 +106,7 @@ def judge(jettison: Any, shop: Shop, name: str, candidate: str) -> dict[str, Any
         "ab", "start", name, "--repository", "models", "--baseline", "fashion-fp32", "--candidate", candidate,
         "--margin", MARGIN, "--planned-disagreement", PLANNED, "--unit", "request",
         "--requests-are-independent", "--task", "classification", "--node", "edge-1", "--router", "shop",
+        "--router-option", "candidate_in_flight=200",
         "--url", shop.server.http_url, "--json",
     )  # fmt: skip
     assert (begun.code, begun.document["loaded"]) == (0, True), begun.err
@@ -110,7 +114,7 @@ def judge(jettison: Any, shop: Shop, name: str, candidate: str) -> dict[str, Any
     for end in range(CHUNK, len(shop.images), CHUNK):
         for index in range(end - CHUNK, end):
             assert np.array_equal(shop.ask("shop", index), shop.ask("fashion-fp32", index))
-        assert settle(folder, end) > 0.9 * end, "a busy machine drops shadows, though not many"
+        assert settle(folder, end) > 0.9 * end
         assert jettison("ab", "label", shop.write_labels(end), "--name", name).code == 0
         waited = jettison("ab", "wait", name, "--timeout", 0, "--exit-code", "--json")
         if waited.code != 4:

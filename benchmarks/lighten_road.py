@@ -26,7 +26,7 @@ from lighten_data import CACHE, TEACHER, fashion
 
 WORK = CACHE / "lighten" / "road"
 LEAST_SMALLER, LEAST_FASTER, MOST_LOST = 8.0, 3.0, 0.015
-COUNT, EPOCHS = 12_000, 8
+COUNT, EPOCHS = 15_000, 9
 ASKED = 200
 _KILL_WITHIN_S = 240.0
 
@@ -37,7 +37,7 @@ metric: top1
 variants:
   - name: light
     passes:
-      - distill: {{shrink: {{width: 0.6}}}}
+      - distill: {{shrink: {{width: 0.63}}}}
         epochs: {epochs}
         learning_rate: 0.002
         temperature: 1

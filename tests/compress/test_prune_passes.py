@@ -35,6 +35,7 @@ from jettison.compress.quantization.layers import find_layers
 from jettison.compress.quantization.quantize import QuantizeFull
 from jettison.core.targets import parse_target
 from jettison.evaluate.sqnr import sqnr_db
+from jettison.graph.edit import float_constant
 from jettison.graph.two_to_four import valid_groups
 from zoo.builder import Net, image_net
 from zoo.session import cleaned, relative_difference
@@ -408,3 +409,14 @@ def test_what_is_left_of_groups_is_checked_in_the_finished_model() -> None:
 def test_nothing_is_said_of_groups_where_none_were_asked_for() -> None:
     result = pruned(residual_network(), HALF)
     assert finished(result.pruned, result.model) == (result.pruned, ())
+
+
+@pytest.mark.parametrize("step", [HALF, PruneTwoToFour(method="magnitude")], ids=lambda step: step.prune)
+def test_weights_that_are_no_numbers_are_not_ranked(step: Any) -> None:
+    model = shared("MatMul")
+    (weight,) = {layer.weight for layer in find_layers(model.graph)}
+    array = np.array(float_constant(weight))
+    array[0, 0] = np.nan
+    weight.const_value = ir.tensor(array, name=weight.name)
+    refusal = refused(model, step)
+    assert refusal.reasons == ("MatMul: its weight holds NaN or infinity, which no rule can rank",)

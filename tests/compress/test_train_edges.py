@@ -23,6 +23,7 @@ pytestmark = pytest.mark.torch
 
 from jettison.compress.distillation.checkpoint import FILE, read_checkpoint  # noqa: E402
 from jettison.compress.distillation.graph_module import GraphModule  # noqa: E402
+from jettison.compress.distillation.losses import ends_in_softmax, relative_error  # noqa: E402
 from jettison.compress.distillation.masks import graph_masks  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -139,3 +140,26 @@ def test_a_loss_without_a_source_file_has_no_digest_and_one_that_is_not_there_is
     assert missing.model_dump_json()
     with pytest.raises(RecipeError, match=r"loss 'nowhere\.to_be:found'"):
         trained(one_layer(), missing, labels=LABELS)
+
+
+def test_a_sample_whose_answer_is_nearly_0_does_not_outweigh_all_others():
+    target = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    found = target + 0.1
+    assert relative_error(found, target).item() < 1.0
+    scaled = relative_error(1e-4 * found, 1e-4 * target).item()
+    assert scaled == pytest.approx(relative_error(found, target).item(), rel=1e-3), "whatever the unit"
+
+
+@pytest.mark.parametrize("moves", [["Transpose"], ["Unsqueeze"], ["Transpose", "Reshape"]])
+def test_a_softmax_is_seen_behind_what_only_moves_its_shares(moves):
+    constants = {"w": floats(8, 3), "b": floats(3), "axes": np.array([2]), "shape": np.array([-1, 3])}
+    inputs = {"Transpose": [], "Unsqueeze": ["axes"], "Reshape": ["shape"]}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["a"], name="layer"),
+        helper.make_node("Softmax", ["a"], ["m0"], name="softmax"),
+    ]
+    for index, move in enumerate(moves):
+        output = "y" if index == len(moves) - 1 else f"m{index + 1}"
+        nodes.append(helper.make_node(move, [f"m{index}", *inputs[move]], [output], name=f"move{index}"))
+    rank = {"Transpose": 2, "Unsqueeze": 3, "Reshape": 2}[moves[-1]]
+    assert ends_in_softmax(model_of(nodes, [("y", [None] * rank)], constants).graph)

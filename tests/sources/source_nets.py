@@ -150,3 +150,15 @@ def dying():
     sys.stdout.write("out of luck\n")
     sys.stdout.flush()
     os._exit(9)
+
+
+class BranchOnBatch(nn.Module):
+    """Another way for batches above four, which a trace of three never sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, image):
+        rows = self.layer(image.mean((1, 2)))
+        return rows if image.shape[0] > 4 else rows * 2

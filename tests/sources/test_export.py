@@ -73,3 +73,12 @@ def test_a_process_that_dies_is_told_with_its_last_words(tmp_path):
         export_source(Source(torch="source_nets:dying"), EXAMPLES, tmp_path / "m.onnx")
     assert "exporting source_nets:dying: its process ended with status 9: out of luck" in str(caught.value)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.torch
+def test_a_module_that_branches_on_the_batch_is_refused(tmp_path):
+    pytest.importorskip("torch")
+    examples = Examples("here", ({"image": np.ones((2, 3, 8, 8), np.float32)},), {})
+    with pytest.raises(ModelError, match=r"it branches on one .*: traced, it holds for 2 to 4 only"):
+        export_source(Source(torch="source_nets:BranchOnBatch"), examples, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())

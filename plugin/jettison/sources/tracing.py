@@ -45,7 +45,10 @@ def exported_graph(
     Raises:
         ModelError: torch cannot trace it, or an operator of it has no counterpart in ONNX.
     """
-    program = subject.program or _traced(subject, example, axes)
+    program = subject.program
+    if program is None:
+        program = _traced(subject, example, axes)
+        _check_ranges(program, subject)
     model = _converted(program, subject.what)
     common.OutputFixPass()(model)  # an input or one value twice among the outputs gets a node of its own
     _check_borders(model, subject, outputs)
@@ -69,6 +72,25 @@ def _traced(subject: Subject, example: Arrays, axes: Mapping[str, Sequence[int]]
         )
     except USER_ERRORS as error:
         raise trace_error(error, subject) from error
+
+
+def _check_ranges(program: Any, subject: Subject) -> None:
+    """Refuses a module that takes another way by a size: its trace knows one of the ways only."""
+    for symbol, found in program.range_constraints.items():
+        if int(found.lower) > _LEAST_TRACED or found.upper < _LARGEST_TRACED:
+            raise ModelError(
+                subject.what,
+                detail=f"expected one way for all sizes, found that it branches on one ({symbol}): "
+                f"traced, it holds for {found.lower} to {found.upper} only",
+                fix="Take the branch on a size out of the forward, or export the program yourself with that "
+                "range (torch.export, dynamic_shapes)",
+            )
+
+
+_LEAST_TRACED = 2
+"""From where on torch traces open sizes: 0 and 1 are ways of their own in it."""
+_LARGEST_TRACED = 1 << 31
+"""Far above any size of a tensor's axis; torch's own bound for an open one is infinite."""
 
 
 def _converted(program: Any, what: str) -> ir.Model:

@@ -29,11 +29,23 @@ from jettison.graph.model import output_specs
 _SMALLEST_SHARE = 1e-7
 """Probabilities below this count as this: float32 has 0 where the logarithm has none."""
 _SMALLEST_ENERGY = 1e-12
+_LEAST_ENERGY_SHARE = 0.1
+"""Of the batch's mean energy, what a sample's counts as at least."""
 
 Answering = Callable[[Batch], Arrays]
 """A model that answers without being trained, such as a teacher in ONNX Runtime."""
 
-_MOVES = ("Identity", "Reshape", "Flatten", "Squeeze", "QuantizeLinear", "DequantizeLinear", "Cast")
+_MOVES = (
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Cast",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 def labels_loss(model: ir.Model, samples: Samples) -> Loss | Refusal:
@@ -117,11 +129,16 @@ def divergence(scores: Tensor, wanted: Tensor, *, temperature: float) -> Tensor:
 
 
 def relative_error(found: Tensor, target: Tensor) -> Tensor:
-    """|y - y_0|^2 / |y_0|^2 of each sample, the mean over samples."""
+    """|y - y_0|^2 / |y_0|^2 of each sample, the mean over samples.
+
+    A sample whose target is nearly 0 is measured by the mean energy of the batch: by its own, one answer that
+    should be 0 would count more than all others together.
+    """
     rows = len(target)
     difference = (found - target).reshape(rows, -1).square().sum(1)
     energy = target.reshape(rows, -1).square().sum(1)
-    return (difference / energy.clamp(min=_SMALLEST_ENERGY)).mean()
+    least = max(_LEAST_ENERGY_SHARE * float(energy.mean()), _SMALLEST_ENERGY)
+    return (difference / energy.clamp(min=least)).mean()
 
 
 def class_scores(outputs: Outputs) -> Tensor | None:

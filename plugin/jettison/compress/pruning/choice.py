@@ -99,7 +99,15 @@ def _reason(layer: Layer, kept: Iterable[str]) -> str | None:
         return "its weight is no initializer"
     if weight.is_graph_output():
         return "its weight is an output of the graph"
-    return "its weight is empty" if 0 in layer.weight_shape else None
+    return _unrankable(weight)
+
+
+def _unrankable(weight: ir.Value) -> str | None:
+    array = float_constant(weight)
+    if not array.size:
+        return "its weight is empty"
+    is_finite = bool(np.isfinite(array).all())
+    return None if is_finite else "its weight holds NaN or infinity, which no rule can rank"
 
 
 def _no_groups(layer: Layer) -> str | None:

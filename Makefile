@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Two, as the promised times are for two cores; WORKERS= runs the tests one after the other.
+WORKERS ?= --numprocesses=2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit bench clean
@@ -18,7 +20,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/fashion/demo.py
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -31,7 +33,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not server and not rtx"
+	$(BIN)/python -m pytest $(WORKERS) -m "not server and not rtx"
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt

@@ -80,7 +80,8 @@ class Row:
 def main() -> int:
     """Print the figures; 1 where a file does not end as asked."""
     arguments = _parser().parse_args()
-    rows = [_row(case, tool, arguments.cache) for case in _cases(arguments) for tool in TOOLS]
+    cases = [case for case in _cases(arguments) if arguments.only in (None, case.name)]
+    rows = [_row(case, tool, arguments.cache) for case in cases for tool in TOOLS]
     if arguments.json:
         print(json.dumps({"target": TARGET.name, "rows": [asdict(row) for row in rows]}, indent=1))
     else:
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--models", type=Path, default=None, help="where models and samples are; else --cache"
     )
+    parser.add_argument("--only", default=None, help="one model: EfficientNet-Lite0, MiniLM or Fashion")
     return parser
 
 

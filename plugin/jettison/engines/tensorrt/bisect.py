@@ -208,6 +208,7 @@ def _hint(kinds: frozenset[ir.DataType | None]) -> str | None:
 _PASSES = {
     ir.DataType.INT8: "{quantize: full}",
     ir.DataType.UINT8: "{quantize: full} for target cpu",
+    ir.DataType.INT32: "{quantize: full} for target cpu",
     ir.DataType.INT4: "{quantize: int4}",
     ir.DataType.FLOAT8E4M3FN: "{quantize: float8}",
 }

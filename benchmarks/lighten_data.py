@@ -46,13 +46,12 @@ def fashion(count: int, *, seed: int = 0) -> tuple[Images, Images]:
     """So many images of the example's training side, drawn by seed, and its 10,000 test images."""
     images, labels, training, test = _stored()
     chosen = np.random.default_rng(seed).permutation(training)[:count]
-    return _images(images, labels, chosen), _images(images, labels, test)
+    return scaled(images[chosen], labels[chosen]), scaled(images[test], labels[test])
 
 
-def _images(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
-) -> Images:
-    return Images(images[rows].astype(np.float32) / np.float32(255), labels[rows])
+def scaled(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Images:
+    """Images of bytes, from 0 to 1."""
+    return Images(images.astype(np.float32) / np.float32(255), labels)
 
 
 def _stored() -> tuple[

@@ -27,7 +27,8 @@ from jettison.evaluate.latency import LatencyPlan, compare_latency
 from jettison.graph.edit import float_constant
 from jettison.graph.model import open_model
 from jettison.graph.two_to_four import valid_groups
-from lighten_images import CACHE, EXAMPLE, Images, fashion, mnist
+from lighten_data import CACHE, TEACHER, Images, fashion
+from lighten_mnist import mnist
 
 FOLDER = CACHE / "lighten"
 CALIBRATION = 256
@@ -86,7 +87,7 @@ def two_to_four(*, seed: int, quick: bool) -> Figures:
     prune = {"prune": "two-to-four"}
     train = {"train": "baseline", "epochs": 1 if quick else 2, "learning_rate": 0.0005, "seed": seed}
     variants = [{"name": "cut-only", "passes": [prune]}, {"name": "sparse", "passes": [prune, train]}]
-    found = _run(folder, EXAMPLE / "fashion.onnx", sets, variants, targets=["sm89"], seed=seed)
+    found = _run(folder, TEACHER, sets, variants, targets=["sm89"], seed=seed)
     integers = [{"name": "sparse-int8", "passes": [{"quantize": "full"}]}]
     trained_path = Path(found["variants"][1]["path"])
     sets.pop("training")
@@ -126,7 +127,7 @@ def channels(*, seed: int, quick: bool) -> Figures:
         {"name": "cut-only", "passes": [prune]},
         {"name": "thin", "passes": [prune, train]},
     ]
-    source = EXAMPLE / "fashion.onnx"
+    source = TEACHER
     found = _run(folder, source, sets, variants, targets=["cpu"], seed=seed)
     thin = next(variant for variant in found["variants"] if variant["name"] == "thin")
     before, after = (sum(layer[key] for layer in thin["pruned"]) for key in ("macs", "macs_left"))
@@ -160,12 +161,13 @@ def _folder(part: str, seed: int, *, quick: bool) -> Path:
 
 def _sets(folder: Path, training: Images, test: Images, *, quick: bool) -> dict[str, str]:
     """The sample sets of a recipe: 256 training images calibrate, the test images decide."""
+    folder.mkdir(parents=True, exist_ok=True)
     parts = {
-        "calibration": training.part(0, CALIBRATION),
+        "calibration": training.first(CALIBRATION),
         "training": training,
-        "evaluation": test.part(0, 500) if quick else test,
+        "evaluation": test.first(500) if quick else test,
     }
-    return {name: str(part.save(folder / f"{name}.npz")) for name, part in parts.items()}
+    return {name: part.save(folder / f"{name}.npz") for name, part in parts.items()}
 
 
 def _run(

@@ -10,7 +10,6 @@ import pytest
 import served_models as zoo
 from releases import release_of
 
-from jettison.graph.shapes import example_inputs
 from jettison.pipeline.delivery import publish_file
 from jettison.triton.check.check import look_at
 from jettison.triton.check.finding import Finding
@@ -29,7 +28,6 @@ def loaded(root: Path, installation: Installation) -> tuple[Finding, ...]:
     return load_findings(
         look_at(root),
         serve=serve,
-        inputs=lambda specs, seed: example_inputs(specs, seed=seed),
         deadline_s=60.0,
     )
 

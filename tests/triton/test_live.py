@@ -52,7 +52,7 @@ def events(root: Path, name: str = "one") -> list[tuple[str, int]]:
 
 
 def live_at(server: TritonServer) -> Live:
-    return Live(server.http_url, 30.0, lambda specs, seed: example_inputs(specs, seed=seed))
+    return Live(server.http_url, 30.0)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_there_must_be_a_version_to_roll_back_to(root: Path) -> None:
 def test_an_edited_configuration_is_known_for_that_after_a_failure(root: Path, tmp_path: Path) -> None:
     config = root / "one/config.pbtxt"
     config.write_text(config.read_text() + "# ours\n")
-    nobody = Live("127.0.0.1:9", 1.0, lambda specs, seed: example_inputs(specs, seed=seed))
+    nobody = Live("127.0.0.1:9", 1.0)
     with pytest.raises(ExternalError):
         publish_live(with_golden(tmp_path, factor=3.0), root, nobody)
     assert "# ours" in config.read_text()

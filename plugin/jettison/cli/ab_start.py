@@ -13,8 +13,7 @@ from jettison.cli.ab_home import AS_JSON, HOME, host
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
-from jettison.core.files import read_bounded
-from jettison.core.strict_yaml import load_yaml
+from jettison.core.strict_yaml import read_mapping
 from jettison.experiment.folder import LARGEST_BYTES, Setup, Side
 from jettison.experiment.opening import Begun, open_experiment, options_of, side_of
 from jettison.experiment.settings import REQUEST, Settings
@@ -195,11 +194,8 @@ def _settings(name: str, sides: Sequence[Side], given: Mapping[str, object], rul
 
 
 def _mapping(path: Path) -> dict[str, object]:
-    what = f"rules {path}"
-    content = read_bounded(path, what, most=LARGEST_BYTES, missing="Give a YAML file", fix="Give settings")
-    found = load_yaml(content, what=what, fix="Correct the syntax")
-    if not isinstance(found, dict):
-        raise InputError(what, detail="expected a mapping of keys", fix="Write `slices:` and the like")
+    start = "Write `slices:` and the like"
+    found = read_mapping(path, f"rules {path}", most=LARGEST_BYTES, form="Give settings", start=start)
     return {str(key): value for key, value in found.items()}
 
 

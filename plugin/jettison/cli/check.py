@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from jettison.cli.console import EVIDENCE_SAYS_NO, err, print_json, table_console
-from jettison.cli.surroundings import cache_folder
-from jettison.core.tensors import Arrays, TensorSpec
-from jettison.graph.shapes import example_inputs
-from jettison.triton.check.check import check as run_checks
-from jettison.triton.check.check import look_at, read_fleet
+from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, table_console
+from jettison.cli.local_server import local_installation
+from jettison.evaluate.figures import counted
+from jettison.triton.check.check import findings_of, look_at, read_fleet
 from jettison.triton.check.finding import Finding
 from jettison.triton.check.loading import load_findings, loadable
-from jettison.triton.server import ServerOptions, TritonServer, find_server
+from jettison.triton.server import ServerOptions, TritonServer
 
 
 class CheckDocument(BaseModel):
@@ -53,18 +48,16 @@ def check(
     Example: `jettison check model_repository --fleet fleet.yaml`
     """
     known = read_fleet(fleet) if fleet is not None else None
-    findings = list(run_checks(repository, fleet=known, images=image))
-    look = look_at(repository)
+    look = look_at(repository, fleet=known, images=image)
+    findings = list(findings_of(look))
     loads = loadable(look) if load else []
     if loads:
-        installation = find_server(
-            server, which=shutil.which, cache=cache_folder(), python=Path(sys.executable), progress=err.print
-        )
+        installation = local_installation(server)
 
         def serve(root: Path, options: ServerOptions) -> TritonServer:
             return TritonServer(root, installation, environment=os.environ, options=options)
 
-        findings += load_findings(look, serve=serve, inputs=_inputs, deadline_s=deadline_s)
+        findings += load_findings(look, serve=serve, deadline_s=deadline_s)
     document = CheckDocument(findings=tuple(findings), models=len(look.models), loaded=len(loads))
     if as_json:
         print_json(document)
@@ -72,10 +65,6 @@ def check(
         _print(document)
     if findings:
         raise typer.Exit(EVIDENCE_SAYS_NO)
-
-
-def _inputs(specs: Sequence[TensorSpec], seed: int) -> Arrays:
-    return example_inputs(specs, seed=seed)
 
 
 def _print(document: CheckDocument) -> None:
@@ -86,5 +75,5 @@ def _print(document: CheckDocument) -> None:
             table.add_row(finding.code, finding.where, finding.message, finding.fix)
         console.print(table)
     loaded = f", {document.loaded} of them loaded by a server" if document.loaded else ""
-    count = len(document.findings)
-    console.print(f"{count} finding{'' if count == 1 else 's'} in {document.models} models{loaded}")
+    found = counted(len(document.findings), "finding")
+    console.print(f"{found} in {document.models} models{loaded}")

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
-from jettison.pipeline.delivery import chosen_model, live_server, release_of
-from jettison.triton.live import publish_live
+from jettison.pipeline.delivery import chosen_model, release_of
+from jettison.triton.live import Live, publish_live
 from jettison.triton.publish import publish as put
 
 
@@ -64,7 +64,7 @@ def publish(
     done = (
         put(release, repository, keep_versions=keep_versions)
         if url is None
-        else publish_live(release, repository, live_server(url, deadline_s), keep_versions=keep_versions)
+        else publish_live(release, repository, Live(url, deadline_s), keep_versions=keep_versions)
     )
     notes = (*notes, *done.notes)
     if as_json:

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
-from jettison.pipeline.delivery import live_server
-from jettison.triton.live import roll_back
+from jettison.triton.live import Live, roll_back
 
 
 class RolledBackDocument(BaseModel):
@@ -44,7 +43,7 @@ def rollback(
 
     Example: `jettison rollback fashion-int8 --repository models --url 127.0.0.1:8000`
     """
-    live = None if url is None else live_server(url, deadline_s)
+    live = None if url is None else Live(url, deadline_s)
     done = roll_back(repository, name, now=now(), to=to, live=live)
     if as_json:
         print_json(

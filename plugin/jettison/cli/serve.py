@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import sys
 from pathlib import Path
 
 import typer
@@ -14,10 +12,10 @@ from pydantic import BaseModel
 from jettison.cli.console import err, print_json
 from jettison.cli.endings import end
 from jettison.cli.interrupts import Terminated
-from jettison.cli.surroundings import cache_folder
+from jettison.cli.local_server import local_installation
 from jettison.core.errors import ExternalError, InputError
 from jettison.triton.repository import model_folders
-from jettison.triton.server import ServerOptions, TritonServer, find_server
+from jettison.triton.server import ServerOptions, TritonServer
 
 
 class Endpoints(BaseModel):
@@ -54,13 +52,7 @@ def serve(
     models = tuple(folder.name for folder in model_folders(repository))
     if not models:
         err.print(f"note: {repository} holds no model", highlight=False, soft_wrap=True)
-    installation = find_server(
-        server,
-        which=shutil.which,
-        cache=cache_folder(),
-        python=Path(sys.executable),
-        progress=err.print,
-    )
+    installation = local_installation(server)
     announced = False
     try:
         with TritonServer(repository, installation, environment=os.environ, options=options) as running:

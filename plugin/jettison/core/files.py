@@ -78,6 +78,23 @@ def write_bytes(path: Path, content: bytes) -> None:
     fsync_folder(path.parent)
 
 
+def append_lines(path: Path, text: str) -> None:
+    """Append whole lines and make them durable; a line before them that a death tore is dropped.
+
+    Raises:
+        OSError: The folder is read-only or the disk is full.
+    """
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
     """A folder to fill beside `target`, renamed to it at the end, removed if anything fails.

@@ -6,11 +6,13 @@ has no effect and nobody is told.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from jettison.core.errors import RecipeError
+from jettison.core.errors import InputError, RecipeError
+from jettison.core.files import read_bounded
 
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: its own, ValueError for impossible dates and text, RecursionError for deep nesting."""
@@ -54,3 +56,23 @@ def load_yaml(content: str | bytes, *, what: str, fix: str) -> Any:
         raise RecipeError(what, detail=str(error.problem), fix="Keep one of the two") from error
     except _NOT_YAML as error:
         raise RecipeError(what, detail=f"not YAML: {error}", fix=fix) from error
+
+
+def read_mapping(path: Path, what: str, *, most: int, form: str, start: str) -> dict[Any, Any]:
+    """The mapping of keys in a YAML file of at most so many bytes.
+
+    Args:
+        path: The file.
+        what: Names it in errors.
+        most: How many bytes it may have.
+        form: What to give where it is too large, as `Give a plan`.
+        start: What to write where it is no mapping, as "Start with `name:`".
+
+    Raises:
+        InputError: No such file; too large; no YAML; a key that stands twice; no mapping.
+    """
+    content = read_bounded(path, what, most=most, missing="Give the path of a YAML file", fix=form)
+    document = load_yaml(content, what=what, fix="Correct the syntax")
+    if not isinstance(document, dict):
+        raise InputError(what, detail="expected a mapping of keys", fix=start)
+    return document

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jettison.core.files import write_bytes
+from jettison.core.files import append_lines, write_bytes
 from jettison.experiment.estimates import Bounds
 from jettison.experiment.verdict import Decision, Verdict
 
@@ -76,18 +75,9 @@ def remember(path: Path, snapshot: Snapshot) -> tuple[Snapshot, ...]:
         looks = (*looks[:-1:2], snapshot)
         write_bytes(path, "".join(_line(look) for look in looks).encode())
         return looks
-    with path.open("ab") as file:
-        file.write((_torn_end(path) + _line(snapshot)).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append_lines(path, _line(snapshot))
     return looks
 
 
 def _line(snapshot: Snapshot) -> str:
     return json.dumps(snapshot.model_dump(mode="json"), separators=(",", ":")) + "\n"
-
-
-def _torn_end(path: Path) -> str:
-    """A line end, where the last line was torn."""
-    content = path.read_bytes()
-    return "\n" if content and not content.endswith(b"\n") else ""

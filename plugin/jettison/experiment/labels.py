@@ -9,7 +9,6 @@ choose the answer.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from jettison.core.errors import InputError
+from jettison.core.files import append_lines
 from jettison.core.locks import locked
 from jettison.experiment.counter_file import write_counters
 from jettison.experiment.counters import WHOLE, Counters, CounterSet
@@ -169,25 +169,9 @@ def _enter(book: Book, entry: dict[str, object]) -> None:
 
 
 def _append(path: Path, entries: Iterable[Mapping[str, object]]) -> None:
-    """Append whole lines and make them durable; a torn line before them is closed first."""
     text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
-    if not text:
-        return
-    with path.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end:
-            file.seek(end - 1)
-            if file.read(1) != b"\n":
-                file.truncate(_whole_lines(path))
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _whole_lines(path: Path) -> int:
-    """How many bytes the whole lines have."""
-    content = path.read_bytes()
-    return content.rfind(b"\n") + 1
+    if text:
+        append_lines(path, text)
 
 
 def _units(kept: Iterable[Disagreement], *, is_request: bool) -> dict[str, list[Disagreement]]:

@@ -7,8 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from jettison.core.errors import InputError
-from jettison.core.files import read_bounded
-from jettison.core.strict_yaml import load_yaml
+from jettison.core.strict_yaml import read_mapping
 from jettison.core.validation import Location, nearest, problem_of, refuse_truth
 from jettison.experiment.settings import LatencyLimit, Settings, Slice
 
@@ -25,12 +24,9 @@ def load_settings(path: Path) -> Settings:
         InputError: No such file; not YAML; an unknown key, with the nearest known one; an impossible value.
     """
     what = f"experiment {path}"
-    content = read_bounded(
-        path, what, most=LARGEST_SETTINGS_BYTES, missing="Give the path of a YAML file", fix="Give settings"
+    document = read_mapping(
+        path, what, most=LARGEST_SETTINGS_BYTES, form="Give settings", start="Start with `name:`"
     )
-    document = load_yaml(content, what=what, fix="Correct the syntax")
-    if not isinstance(document, dict):
-        raise InputError(what, detail="expected a mapping of keys", fix="Start with `name:`")
     try:
         refuse_truth(document, Settings)
         return Settings.model_validate(document)

@@ -15,7 +15,6 @@ from jettison.graph.model import input_specs, model_digest, model_files, open_mo
 from jettison.graph.shapes import example_inputs
 from jettison.pipeline.results import Delivered, RunResult, TargetResult, VariantResult
 from jettison.recipe import BASELINE, FLOAT_SUFFIX, Recipe
-from jettison.triton.live import Live
 from jettison.triton.manifest import Evidence, Golden, golden_of, read_manifest, record_of
 from jettison.triton.publish import Published, Release, publish
 from jettison.triton.repository import ModelFolder, model_folder
@@ -46,11 +45,6 @@ def publish_file(
     """
     release = release_of(path, name, created=created, evidence=evidence)
     return publish(release, repository, keep_versions=keep_versions)
-
-
-def live_server(url: str, deadline_s: float) -> Live:
-    """A server that serves the repository, which is asked for golden answers on the seeded inputs."""
-    return Live(url, deadline_s, lambda specs, seed: example_inputs(specs, seed=seed))
 
 
 def publish_results(result: RunResult, recipe: Recipe, *, created: str) -> RunResult:

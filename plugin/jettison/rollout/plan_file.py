@@ -7,8 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from jettison.core.errors import InputError
-from jettison.core.files import read_bounded
-from jettison.core.strict_yaml import load_yaml
+from jettison.core.strict_yaml import read_mapping
 from jettison.core.validation import Location, nearest, problem_of
 from jettison.rollout.plan import RolloutPlan, Step, VerdictEndpoint
 
@@ -24,12 +23,9 @@ def load_plan(path: Path) -> RolloutPlan:
         InputError: No such file; not YAML; an unknown key, with the nearest known one; an impossible value.
     """
     what = f"rollout plan {path}"
-    content = read_bounded(
-        path, what, most=LARGEST_PLAN_BYTES, missing="Give the path of a YAML file", fix="Give a plan"
+    document = read_mapping(
+        path, what, most=LARGEST_PLAN_BYTES, form="Give a plan", start="Start with `name:`"
     )
-    document = load_yaml(content, what=what, fix="Correct the syntax")
-    if not isinstance(document, dict):
-        raise InputError(what, detail="expected a mapping of keys", fix="Start with `name:`")
     try:
         return RolloutPlan.model_validate(document)
     except ValidationError as error:

@@ -17,6 +17,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jettison.core.errors import ModelError
 
@@ -117,19 +118,21 @@ def _evaluated(program: object) -> Iterator[str]:
 
 def _operators(program: object) -> Iterator[str]:
     """What each node of the graph calls, subgraphs included."""
-    waiting = [program]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, list):
-            waiting += found
-        elif isinstance(found, dict):
-            waiting += found.values()
-            if isinstance(found.get("target"), str) and "inputs" in found and "outputs" in found:
-                yield found["target"]
+    for found in _mappings(program):
+        if isinstance(found.get("target"), str) and "inputs" in found and "outputs" in found:
+            yield found["target"]
 
 
 def _texts_of(program: object, key: str) -> Iterator[str]:
     """The texts under that key, alone or in lists, wherever it stands."""
+    for found in _mappings(program):
+        value = found.get(key)
+        values = value if isinstance(value, list) else [value]
+        yield from (text for text in values if isinstance(text, str))
+
+
+def _mappings(program: object) -> Iterator[dict[str, Any]]:
+    """Every mapping in a JSON document, wherever it stands."""
     waiting = [program]
     while waiting:
         found = waiting.pop()
@@ -137,10 +140,7 @@ def _texts_of(program: object, key: str) -> Iterator[str]:
             waiting += found
         elif isinstance(found, dict):
             waiting += found.values()
-            value = found.get(key)
-            yield from (
-                text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)
-            )
+            yield found
 
 
 def _is_arithmetic(text: str) -> bool:

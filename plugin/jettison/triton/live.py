@@ -10,22 +10,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jettison.core.errors import ExternalError, RepositoryError
-from jettison.core.files import fsync_folder, write_bytes
-from jettison.core.tensors import Arrays, TensorSpec
-from jettison.triton.client import TritonRunner
+from jettison.core.files import append_lines, fsync_folder, write_bytes
 from jettison.triton.config import ModelConfig
+from jettison.triton.golden import served_differences
 from jettison.triton.loading import load, load_exactly, unload
-from jettison.triton.manifest import golden_differences
-from jettison.triton.publish import Published, Release, alone, listing, publish
+from jettison.triton.publish import Published, Release, alone, listing, publish, set_aside, staging
 from jettison.triton.repository import ModelFolder, configured, model_folder, remembering
 
-Inputs = Callable[[Sequence[TensorSpec], int], Arrays]
-"""The golden inputs: of these specifications, by that seed."""
 JOURNAL = "journal"
 _FAILED = "failed"
 
@@ -37,12 +33,10 @@ class Live:
     Args:
         url: Host and port of its HTTP service.
         deadline_s: Until a version must be loaded and proven.
-        inputs: Makes golden inputs.
     """
 
     url: str
     deadline_s: float
-    inputs: Inputs
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,7 @@ def prove(folder: ModelFolder, version: int, live: Live) -> bool:
     golden = None if manifest is None else manifest.golden
     if golden is None:
         return True
-    with TritonRunner(live.url, config.name, version=version) as runner:
-        problems = golden_differences(golden, runner.run(live.inputs(runner.inputs, golden.seed)))
-    if problems:
+    if problems := served_differences(live.url, config.name, version, golden):
         raise ExternalError(
             f"model {config.name!r} version {version} at {live.url}",
             detail=f"its golden answers are others than when it was published: {'; '.join(problems)}",
@@ -120,17 +112,13 @@ def retire(folder: ModelFolder, keep_versions: int, live: Live) -> tuple[int, ..
     kept = listed[-keep_versions:]
     if kept == listed:
         return ()
-    with alone(folder.path.parent):
+    root = folder.path.parent
+    with alone(root) as is_alone, staging(root, alone=is_alone) as stage:
         _list(folder, kept)
         load_exactly(live.url, folder.name, kept, deadline_s=live.deadline_s)
-        gone = [version for version in listed if version not in (*kept, *folder.foreign_versions())]
-        for version in gone:
-            target = beside(folder.path.parent, _FAILED) / f"{folder.name}-{version}"
-            target.parent.mkdir(exist_ok=True)
-            (folder.path / str(version)).rename(target)
-            shutil.rmtree(target)
+        gone = set_aside(folder, kept, stage)
         fsync_folder(folder.path)
-    return tuple(gone)
+    return gone
 
 
 def roll_back(
@@ -178,10 +166,7 @@ def record(root: Path, model: str, event: str, version: int, now: str, *, detail
     line = {"time": now, "model": model, "version": version, "event": event}
     if detail:
         line["detail"] = detail
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_lines(path, json.dumps(line) + "\n")
 
 
 def beside(root: Path, what: str) -> Path:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
     _check(release, folder, keep_versions)
     with _explained(root):
         root.mkdir(parents=True, exist_ok=True)
-        with alone(root) as is_alone, _staging(root, alone=is_alone) as stage:
+        with alone(root) as is_alone, staging(root, alone=is_alone) as stage:
             _check_signature(release.config, folder)
             version = folder.highest_version() + 1
             kept = [*folder.listed_versions(), version][-keep_versions:]
@@ -98,7 +98,7 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
                 *_twin_note(folder, manifest),
             )
             _move_in(stage / folder.name, folder, manifest.version)
-            retired = _retire(folder, kept, stage)
+            retired = set_aside(folder, kept, stage)
     return Published(folder.name, version, folder.path / str(version), retired, notes)
 
 
@@ -200,7 +200,8 @@ def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:
     fsync_folder(folder.path)
 
 
-def _retire(folder: ModelFolder, kept: list[int], stage: Path) -> tuple[int, ...]:
+def set_aside(folder: ModelFolder, kept: Sequence[int], stage: Path) -> tuple[int, ...]:
+    """Move the versions that Jettison wrote and that are not kept into the stage, which goes with them."""
     stays = {*kept, *folder.foreign_versions()}
     retired = tuple(version for version in folder.versions() if version not in stays)
     for version in retired:
@@ -225,7 +226,7 @@ def alone(root: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _staging(root: Path, *, alone: bool) -> Iterator[Path]:
+def staging(root: Path, *, alone: bool) -> Iterator[Path]:
     """A folder beside the root; what killed publishers left there goes, where no other is at work."""
     parent = root.absolute().parent / f".{root.absolute().name}.staging"
     parent.mkdir(exist_ok=True)

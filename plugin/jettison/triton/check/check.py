@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from jettison.core.errors import InputError, RecipeError, RepositoryError
+from jettison.core.errors import InputError, RepositoryError
 from jettison.core.files import read_bounded
 from jettison.core.strict_yaml import load_yaml
 from jettison.core.validation import problem_of
@@ -31,7 +31,11 @@ def check(root: Path, *, fleet: Fleet | None = None, images: Sequence[str] = ())
         RepositoryError: There is no such folder.
         MissingError: tritonclient is not installed.
     """
-    look = look_at(root, fleet=fleet, images=images)
+    return findings_of(look_at(root, fleet=fleet, images=images))
+
+
+def findings_of(look: Look) -> tuple[Finding, ...]:
+    """What all checks object to, in the table's order."""
     return tuple(finding for rule in CHECKS for finding in rule.findings(look))
 
 
@@ -61,5 +65,3 @@ def read_fleet(path: Path) -> Fleet:
         return Fleet.model_validate(load_yaml(content, what=what, fix=fix) or {})
     except ValidationError as error:
         raise InputError(what, detail=problem_of(error).detail, fix=fix) from error
-    except RecipeError as error:
-        raise InputError(error.what, detail=error.detail, fix=error.fix) from error

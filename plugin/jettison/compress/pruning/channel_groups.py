@@ -42,7 +42,7 @@ class Place:
         others = tuple(axis for axis in range(values.ndim) if axis != self.axis)
         lines = values.sum(axis=others, dtype=np.float64)
         belongs = self.channels >= 0
-        return np.bincount(self.channels[belongs], lines[belongs])
+        return np.bincount(self.channels[belongs], lines[belongs]).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)

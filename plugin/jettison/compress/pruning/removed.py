@@ -126,11 +126,11 @@ def _channels(layer: Layer, lives: Mask) -> tuple[Mask, Mask]:
     """
     if layer.kind in ("Conv", "ConvTranspose"):
         parts = lives.reshape(layer.group, -1, *lives.shape[1:])
-        first = parts.any(axis=tuple(range(2, parts.ndim))).reshape(-1)
-        second = parts.any(axis=(1, *range(3, parts.ndim))).reshape(-1)
+        first: Mask = parts.any(axis=tuple(range(2, parts.ndim))).reshape(-1)
+        second: Mask = parts.any(axis=(1, *range(3, parts.ndim))).reshape(-1)
         return (second, first) if layer.kind == "Conv" else (first, second)
-    matrix = lives.reshape(-1, *lives.shape[-2:]).any(axis=0) if lives.ndim > 1 else lives[:, None]
-    first, second = matrix.any(axis=1), matrix.any(axis=0)
+    stacked: Mask = lives.reshape(-1, *lives.shape[-2:]) if lives.ndim > 1 else lives[None, :, None]
+    first, second = stacked.any(axis=(0, 2)).reshape(-1), stacked.any(axis=(0, 1)).reshape(-1)
     return (second, first) if layer.node.attributes.get_int("transB", 0) else (first, second)
 
 

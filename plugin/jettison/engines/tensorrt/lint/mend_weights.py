@@ -93,14 +93,14 @@ def turn_weight_axes(subject: Subject) -> None:
     for half in stored_weights(subject.graph):
         if half.stored == TYPE.INT32 or half.is_per_tensor or half.scale is None or half.block_size:
             continue
-        axis = _wrong_axis([half], np.ndim(half.constant), half.axis)
+        axis = _wrong_axis([half], half.rank, half.axis)
         if axis is not None:
             _store(editor, half, real_values(half), axis)
     for pair in weight_pairs(subject.graph):
         half = pair.quantize
         if half.scale is None or half.is_per_tensor or half.block_size or half.stored != TYPE.INT8:
             continue
-        axis = _wrong_axis(list(pair.dequantizes), np.ndim(half.constant), half.axis)
+        axis = _wrong_axis(list(pair.dequantizes), half.rank, half.axis)
         if axis is not None and pair.is_plain:
             _round_pair(editor, pair, axis)
     editor.drop_unused()

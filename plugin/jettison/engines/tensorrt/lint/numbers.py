@@ -143,7 +143,7 @@ def stored_biases(subject: Subject) -> Iterator[Place]:
 def stored_operands(subject: Subject) -> Iterator[Place]:
     """Single stored integers that an operator without weights reads, as a number that is added."""
     for half in stored_weights(subject.graph):
-        if half.stored == TYPE.INT32 or np.ndim(half.constant):
+        if half.stored == TYPE.INT32 or half.rank:
             continue
         strangers = [node for node, _ in readers_of(half) if node.op_type not in WEIGHTED]
         if strangers:

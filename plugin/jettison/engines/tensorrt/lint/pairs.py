@@ -66,6 +66,11 @@ class Quantizer:
         return array_of(self.source)
 
     @property
+    def rank(self) -> int:
+        """The axes of what is stored; 0 where nothing is."""
+        return 0 if self.constant is None else self.constant.ndim
+
+    @property
     def axis(self) -> int:
         """The axis of scales that are not per tensor."""
         return int_attribute(self.node, "axis", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from jettison.triton.runtime import Installation, make_runtime
 
 settings.register_profile("jettison", deadline=None)  # a shared machine may stop for longer than any example
 settings.load_profile("jettison")
+
+
+def pytest_configure():
+    """Signals as a terminal gives them: under nohup, or behind a script, children would ignore two."""
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_addoption(parser):

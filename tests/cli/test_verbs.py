@@ -89,7 +89,7 @@ def test_serve_by_what_is_no_program(jettison, workspace, monkeypatch, name):
     [("--http-port", "--grpc-port"), ("--http-port", "--metrics-port"), ("--grpc-port", "--metrics-port")],
 )
 def test_serve_refuses_two_services_on_one_port(jettison, workspace, monkeypatch, first, second):
-    monkeypatch.setattr(serve_verb, "find_server", lambda *_, **__: pytest.fail("something was started"))
+    monkeypatch.setattr(serve_verb, "local_installation", lambda *_, **__: pytest.fail("one started"))
     answer = jettison("serve", workspace, first, 9000, second, 9000)
     assert answer.code == 2
     assert f"{first} and {second}: expected two different ports, found 9000 for both" in answer.err
@@ -123,7 +123,7 @@ def served(monkeypatch, tmp_path):
             pass
 
     monkeypatch.setattr(serve_verb, "TritonServer", Server)
-    monkeypatch.setattr(serve_verb, "find_server", lambda *_, **__: None)
+    monkeypatch.setattr(serve_verb, "local_installation", lambda *_, **__: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield Server
     for number, handler in handlers.items():

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from jettison.compress.distillation.distill_pass import Distill
 from jettison.core.errors import RecipeError
 from jettison.core.samples import names_function
 from jettison.core.strict_yaml import load_yaml
-from jettison.core.validation import Location, nearest, problem_of
-from jettison.evaluate.gate import Gate
-from jettison.recipe import ModelSource, Publication, Recipe, SampleSources, Variant
+from jettison.core.validation import Location, models_in, nearest_key, problem_of
+from jettison.recipe import Recipe, SampleSources, Variant
 from jettison.recipe_effects import refuse_idle
 from jettison.recipe_passes import PASSES
 
@@ -20,13 +19,6 @@ LARGEST_RECIPE_BYTES = 1 << 20
 """The longest recipe has some kilobytes; what is larger is a model, given in its place, and is not read."""
 
 _VARIANT_FORM = "Write it like --variant 'int8=[{quantize: full}]'"
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "model": ModelSource,
-    "samples": SampleSources,
-    "variants": Variant,
-    "gate": Gate,
-    "publish": Publication,
-}
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -109,11 +101,14 @@ def _source(text: str | None, folder: Path) -> str | None:
 
 def _unknown_key_fix(location: Location) -> str:
     """The section that the key belongs in, or else the nearest key that is known at that place."""
-    *outer, key = (str(part) for part in location)
-    section = _SECTIONS.get(outer[0], Recipe) if outer else Recipe
-    elsewhere = [name for name, model in _SECTIONS.items() if key in model.model_fields]
+    key = str(location[-1])
+    elsewhere = [
+        name
+        for name, field in Recipe.model_fields.items()
+        if any(key in model.model_fields for model in models_in(field.annotation))
+    ]
     if any(key in known.model_fields for known in PASSES.values()):
         elsewhere.append("a pass")
     if elsewhere:
         return f"It belongs in {' or '.join(elsewhere)}"
-    return nearest(key, section.model_fields)
+    return nearest_key(Recipe, location)

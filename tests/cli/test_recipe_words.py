@@ -64,6 +64,11 @@ def one_pass(text):
         ("model", "{name: a, path: m, state: s}", "model: state has no effect with path. Leave it out"),
         ("model", "{name: a, torch: 'm:f', dynamic: {x: {0: n}}}", "model.dynamic.x.0: expected 1 or more"),
         ("model", "{name: a, pth: m}", "unknown key 'model.pth'. Did you mean 'path'?"),
+        (
+            "variants",
+            "[{name: a, passes: [], quanize: full}]",
+            "unknown key 'variants.0.quanize'. Known are name, passes",
+        ),
         ("samples", "calibration.npz", "samples: expected a mapping of keys, found 'calibration.npz'"),
         ("samples", "{calibration: [a.npz]}", "samples.calibration: expected text, found ['a.npz']"),
         ("variants", "{int8: full}", "variants: expected a list, found {'int8': 'full'}"),

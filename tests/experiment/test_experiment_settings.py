@@ -131,6 +131,7 @@ def test_settings_from_yaml(tmp_path):
         ("max_unit: 5", "unknown key 'max_unit'. Did you mean 'max_units'?"),
         ("margin: 0.02", "the key 'margin' stands twice, in lines 7 and 9"),
         ("latency: {limit: 5, quantile: 0.9}", "unknown key 'latency.limit'. Did you mean 'limit_ms'?"),
+        ("slices: [{name: night, margn: 0.1}]", "unknown key 'slices.0.margn'. Did you mean 'margin'?"),
         ("min_units: yes", "expected a number for min_units, found true. Write a number"),
         ("slices: [{name: night}]", "the key 'slices.0.margin' is missing. Add it"),
         ("a: [", "not YAML"),

@@ -6,7 +6,7 @@ import datetime
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -117,6 +117,37 @@ def nearest(word: str, known: Collection[str]) -> str:
     """The fix for a word that is none of those: the one that looks like it, or all of them."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}"
+
+
+def known_keys(root: type[BaseModel], section: Location) -> tuple[str, ...]:
+    """The keys that may stand in that section of the root's document, by the types of its fields."""
+    found: list[type[BaseModel]] = [root]
+    for part in section:
+        found = [inner for model in found for inner in _inner(model, part)]
+    return tuple(dict.fromkeys(key for model in found for key in model.model_fields))
+
+
+def nearest_key(root: type[BaseModel], location: Location) -> str:
+    """What to do about an unknown key: the known one of its section that looks like it, or all of them."""
+    *section, key = location
+    known = known_keys(root, tuple(section))
+    return nearest(str(key), known) if known else "Leave it out"
+
+
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """Every model that a type names, however deep in unions, lists and mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)
+
+
+def _inner(model: type[BaseModel], part: int | str) -> list[type[BaseModel]]:
+    """The models below a key; places in a list and names in a mapping stay with the model of its elements."""
+    field = model.model_fields.get(str(part))
+    if field is not None:
+        return list(models_in(field.annotation))
+    return [model]
 
 
 def _location(entry: ErrorDetails) -> Location:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from jettison.core.errors import InputError
 from jettison.core.strict_yaml import read_mapping
-from jettison.core.validation import Location, nearest, problem_of, refuse_truth
-from jettison.experiment.settings import LatencyLimit, Settings, Slice
+from jettison.core.validation import nearest_key, problem_of, refuse_truth
+from jettison.experiment.settings import Settings
 
 LARGEST_SETTINGS_BYTES = 1 << 20
 """The longest have some kilobytes."""
-
-_SECTIONS: dict[str, type[BaseModel]] = {"latency": LatencyLimit, "slices": Slice}
 
 
 def load_settings(path: Path) -> Settings:
@@ -38,11 +37,5 @@ def load_settings(path: Path) -> Settings:
 
 def settings_error(what: str, error: ValidationError) -> InputError:
     """The first thing that is wrong, with the nearest known key."""
-    problem = problem_of(error, unknown_key_fix=_unknown_key_fix)
+    problem = problem_of(error, unknown_key_fix=partial(nearest_key, Settings))
     return InputError(what, detail=problem.detail, fix=problem.fix)
-
-
-def _unknown_key_fix(location: Location) -> str:
-    *outer, key = (str(part) for part in location)
-    section = _SECTIONS.get(outer[0], Settings) if outer else Settings
-    return nearest(key, section.model_fields)

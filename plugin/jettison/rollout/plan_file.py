@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from jettison.core.errors import InputError
 from jettison.core.strict_yaml import read_mapping
-from jettison.core.validation import Location, nearest, problem_of
-from jettison.rollout.plan import RolloutPlan, Step, VerdictEndpoint
+from jettison.core.validation import nearest_key, problem_of
+from jettison.rollout.plan import RolloutPlan
 
 LARGEST_PLAN_BYTES = 1 << 20
 """The longest have some kilobytes."""
-_SECTIONS: dict[str, type[BaseModel]] = {"verdict": VerdictEndpoint, "steps": Step}
 
 
 def load_plan(path: Path) -> RolloutPlan:
@@ -29,11 +29,5 @@ def load_plan(path: Path) -> RolloutPlan:
     try:
         return RolloutPlan.model_validate(document)
     except ValidationError as error:
-        problem = problem_of(error, unknown_key_fix=_unknown_key_fix)
+        problem = problem_of(error, unknown_key_fix=partial(nearest_key, RolloutPlan))
         raise InputError(what, detail=problem.detail, fix=problem.fix) from error
-
-
-def _unknown_key_fix(location: Location) -> str:
-    *outer, key = (str(part) for part in location)
-    section = _SECTIONS.get(outer[0], RolloutPlan) if outer else RolloutPlan
-    return nearest(key, section.model_fields)

@@ -55,7 +55,8 @@ def test_render_json_is_one_document(jettison, plan):
 
 def test_flagger_s_token_comes_from_a_file(jettison, plan, tmp_path):
     (tmp_path / "token").write_text("0123456789abcdef\n")
-    answer = jettison("rollout", "render", plan(), "--driver", "flagger", "--token", tmp_path / "token")
+    given = plan(steps=[])
+    answer = jettison("rollout", "render", given, "--driver", "flagger", "--token", tmp_path / "token")
     hooks = yaml.safe_load(answer.out)["spec"]["analysis"]["webhooks"]
     assert {hook["metadata"]["token"] for hook in hooks} == {"0123456789abcdef"}
 
@@ -69,7 +70,8 @@ def test_flagger_s_token_comes_from_a_file(jettison, plan, tmp_path):
         ({}, ("argo", "--candidate-weight", 5), "--candidate-weight is for driver gateway, found argo"),
         ({}, ("spinnaker",), "spinnaker"),
         ({"stepps": []}, ("argo",), "stepps"),
-        ({"steps": []}, ("argo",), "steps"),
+        ({"steps": []}, ("argo",), "expected steps, found none"),
+        ({"steps": [{"weight": 10}, {"weight": 5}]}, ("argo",), "found 5 after 10"),
         ({"verdict": {**PLAN["verdict"], "token": "x"}}, ("argo",), "token"),
     ],
 )  # fmt: skip
@@ -78,6 +80,15 @@ def test_wrong_input_is_told_in_one_document(jettison, plan, changes, options, s
     assert answer.code == 2
     error = answer.document["error"]
     assert said in f"{error['what']} {error['detail']} {error['fix']}"
+
+
+def test_flagger_does_not_drop_steps_in_silence(jettison, plan, tmp_path):
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    answer = jettison(
+        "rollout", "render", plan(), "--driver", "flagger", "--token", tmp_path / "token", "--json"
+    )
+    assert answer.code == 2
+    assert "expected no steps, found it: without a gateway" in answer.document["error"]["detail"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe" * 9, b"two words"])

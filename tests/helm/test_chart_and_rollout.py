@@ -18,6 +18,9 @@ VERDICT = VerdictEndpoint(
 )
 
 
+SHARES = (Step(weight=10, verdict=True), Step(weight=50))
+
+
 def plan(**changes: Any) -> RolloutPlan:
     """The plan that the chart's values in this module come to."""
     values: dict[str, Any] = {
@@ -59,8 +62,12 @@ def test_argo_s_objects_are_those_of_the_chart(routes):
 def test_flagger_s_object_is_that_of_the_chart(routes):
     layers = (ROUTE, {"route": {"kinds": ["HTTPRoute"], "hostnames": ["models.example"]}}) if routes else ()
     found = chart(FLAGGER, *layers)
-    hung = {"gateways": (Gateway(name="edge", namespace="gateways"),), "hosts": ("models.example",)}
-    (canary,) = flagger.render(plan(**(hung if routes else {})), bearer="0123456789abcdef")
+    hung = {
+        "gateways": (Gateway(name="edge", namespace="gateways"),),
+        "hosts": ("models.example",),
+        "steps": SHARES,
+    }
+    (canary,) = flagger.render(plan(**(hung if routes else {"steps": ()})), bearer="0123456789abcdef")
     assert canary["spec"] == one(found, "Canary")["spec"]
 
 
@@ -87,8 +94,38 @@ def test_argo_refuses_a_daemonset_and_one_pod_without_a_route():
 def test_flagger_refuses_grpc_and_takes_a_daemonset():
     with pytest.raises(InputError, match=r"found the GRPCRoute 'g'.*use driver argo"):
         flagger.render(plan(grpc_route="g"), bearer="t")
-    (canary,) = flagger.render(plan(kind="DaemonSet"), bearer="t")
+    (canary,) = flagger.render(plan(kind="DaemonSet", steps=()), bearer="t")
     assert canary["spec"]["targetRef"]["kind"] == "DaemonSet"  # type: ignore[index]
+
+
+def test_flagger_refuses_what_it_would_not_read():
+    edge = (Gateway(name="edge"),)
+    with pytest.raises(InputError, match=r"no steps, found it: without a gateway .*Name gateways"):
+        flagger.render(plan(), bearer="t")
+    with pytest.raises(InputError, match=r"no hosts, found it: without a gateway"):
+        flagger.render(plan(steps=(), hosts=("h",)), bearer="t")
+    with pytest.raises(InputError, match=r"no http_route, found it: Flagger makes its own route.*gateways"):
+        flagger.render(plan(http_route="r", gateways=edge, steps=SHARES), bearer="t")
+    with pytest.raises(InputError, match=r"expected steps without pause_s.*use driver argo"):
+        flagger.render(plan(gateways=edge), bearer="t")
+    with pytest.raises(InputError, match=r"expected steps, found none\. Add steps"):
+        flagger.render(plan(gateways=edge, steps=()), bearer="t")
+
+
+def test_argo_and_gateway_refuse_gateways_that_they_would_not_read():
+    edge = (Gateway(name="edge"),)
+    with pytest.raises(InputError, match=r"no gateways and no hosts, found it.*http_route"):
+        argo.render(plan(gateways=edge, hosts=("h",)))
+    with pytest.raises(InputError, match=r"expected steps, found none"):
+        argo.render(plan(steps=()))
+    with pytest.raises(InputError, match=r"no gateways, found it.*use driver flagger"):
+        gateway.render(plan(http_route="r", gateways=edge), candidate_weight=5)
+
+
+def test_weights_that_fall_are_refused():
+    with pytest.raises(ValidationError, match=r"never fall, found 5 after 10"):
+        plan(steps=[{"weight": 10}, {"weight": 5}, {"weight": 50}])
+    assert plan(steps=[{"weight": 10, "verdict": True}, {"weight": 10}])
 
 
 def test_the_gateway_refuses_no_route_and_no_share():
@@ -98,9 +135,7 @@ def test_the_gateway_refuses_no_route_and_no_share():
         gateway.render(plan(http_route="r"), candidate_weight=101)
 
 
-def test_a_plan_without_steps_or_with_a_path_in_its_url_is_none():
-    with pytest.raises(ValidationError, match="steps"):
-        plan(steps=())
+def test_a_plan_with_a_path_in_its_url_is_none():
     with pytest.raises(ValidationError, match="url"):
         VerdictEndpoint(url="http://x/v1", experiment="e", credentials="s")
 

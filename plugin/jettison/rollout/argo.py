@@ -20,7 +20,8 @@ def render(plan: RolloutPlan) -> tuple[Document, ...]:
     """The AnalysisTemplate and the Rollout.
 
     Raises:
-        InputError: The workload is a DaemonSet, or one pod shall share traffic with itself.
+        InputError: The workload is a DaemonSet, one pod shall share traffic with itself, there are no
+            steps, or gateways are given, which Argo does not read.
     """
     _check(plan)
     template = f"{plan.name}-verdict"
@@ -31,7 +32,13 @@ def render(plan: RolloutPlan) -> tuple[Document, ...]:
 
 
 def _check(plan: RolloutPlan) -> None:
-    what = f"rollout of {plan.workload}"
+    plan.require_steps()
+    plan.refuse_unread(
+        ("gateways", "hosts"),
+        why="Argo makes no routes of its own",
+        fix="Name http_route or grpc_route whose weights it sets, or use driver flagger",
+    )
+    what = plan.what
     if plan.kind == "DaemonSet":
         raise InputError(
             what,

@@ -28,14 +28,10 @@ def render(plan: RolloutPlan, *, bearer: str, threshold: int = 5) -> tuple[Docum
         threshold: Failed checks until the candidate is taken out.
 
     Raises:
-        InputError: A gRPC route is asked for.
+        InputError: The plan asks for what Flagger does not do: routes of other people, gRPC, pauses of
+            steps, or shares of traffic without a gateway.
     """
-    if plan.grpc_route:
-        raise InputError(
-            f"rollout of {plan.workload}",
-            detail=f"expected HTTP routes alone, found the GRPCRoute {plan.grpc_route!r}",
-            fix="Flagger knows none: leave it out, or use driver argo",
-        )
+    _check(plan)
     spec: Document = {
         "targetRef": {"apiVersion": "apps/v1", "kind": plan.kind, "name": plan.workload},
         "progressDeadlineSeconds": plan.progress_s,
@@ -49,6 +45,34 @@ def render(plan: RolloutPlan, *, bearer: str, threshold: int = 5) -> tuple[Docum
         },
     }
     return (plan.object_of(API, "Canary", plan.workload, spec),)
+
+
+def _check(plan: RolloutPlan) -> None:
+    if plan.grpc_route:
+        raise InputError(
+            plan.what,
+            detail=f"expected HTTP routes alone, found the GRPCRoute {plan.grpc_route!r}",
+            fix="Flagger knows none: leave it out, or use driver argo",
+        )
+    plan.refuse_unread(
+        ("http_route",),
+        why="Flagger makes its own route",
+        fix="Name the gateways where it shall hang it, or use driver argo",
+    )
+    if plan.gateways:
+        plan.require_steps()
+    else:
+        plan.refuse_unread(
+            ("steps", "hosts"),
+            why="without a gateway Flagger gives the candidate no share of the traffic",
+            fix="Name gateways, or leave it out: the candidate then runs beside until the verdict",
+        )
+    if any(step.pause_s is not None for step in plan.steps):
+        raise InputError(
+            plan.what,
+            detail="expected steps without pause_s, found one: Flagger's steps last verdict.interval_s each",
+            fix="Leave pause_s out, or use driver argo",
+        )
 
 
 def _service(plan: RolloutPlan) -> Document:

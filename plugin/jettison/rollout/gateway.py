@@ -20,9 +20,15 @@ def render(plan: RolloutPlan, *, candidate_weight: int) -> tuple[Document, ...]:
     """The routes of the plan, with these weights.
 
     Raises:
-        InputError: There is no route, or the weight is no share of 100.
+        InputError: There is no route, the weight is no share of 100, or gateways are given, which it does
+            not read.
     """
-    what = f"rollout of {plan.workload}"
+    what = plan.what
+    plan.refuse_unread(
+        ("gateways", "hosts"),
+        why="only weights of a route that is there are set",
+        fix="Leave it out, or use driver flagger",
+    )
     if not 0 <= candidate_weight <= 100:
         detail = f"expected a weight from 0 to 100, found {candidate_weight}"
         raise InputError(what, detail=detail, fix="Correct it")

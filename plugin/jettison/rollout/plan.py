@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from jettison.core.errors import InputError
+from jettison.core.validation import ImpossibleValueError
 
 Document = dict[str, object]
 """A Kubernetes object, ready to be written as YAML or JSON."""
@@ -76,7 +81,7 @@ class RolloutPlan(BaseModel):
         kind: Which of the two.
         selector: Labels by which the workload finds its pods.
         replicas: Its pods; None where an autoscaler says.
-        steps: The shares of traffic, in their order.
+        steps: The shares of traffic, in their order: they never fall. None where nothing shares traffic.
         verdict: Who says whether it goes on.
         http_route: The HTTPRoute whose weights are set.
         grpc_route: The GRPCRoute.
@@ -93,13 +98,50 @@ class RolloutPlan(BaseModel):
     kind: Literal["Deployment", "DaemonSet"] = "Deployment"
     selector: dict[str, str] = Field(min_length=1)
     replicas: int | None = Field(default=None, ge=0)
-    steps: tuple[Step, ...] = Field(min_length=1)
+    steps: tuple[Step, ...] = ()
     verdict: VerdictEndpoint
     http_route: Name | None = None
     grpc_route: Name | None = None
     gateways: tuple[Gateway, ...] = ()
     hosts: tuple[str, ...] = ()
     progress_s: Seconds = 960
+
+    @field_validator("steps")
+    @classmethod
+    def _never_fall(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        for before, step in itertools.pairwise(steps):
+            if step.weight < before.weight:
+                raise ImpossibleValueError(
+                    f"expected weights that never fall, found {step.weight} after {before.weight}",
+                    fix="Put them in order: a candidate that is worse goes by the verdict, not by a step",
+                )
+        return steps
+
+    def require_steps(self, *, fix: str = "Add steps, such as [{weight: 10, verdict: true}]") -> None:
+        """Refuse a plan without shares of traffic, for drivers that set them.
+
+        Raises:
+            InputError: It has none.
+        """
+        if not self.steps:
+            raise InputError(self.what, detail="expected steps, found none", fix=fix)
+
+    def refuse_unread(self, keys: Sequence[str], *, why: str, fix: str) -> None:
+        """Refuse what this driver would not read: silence would let people believe in it.
+
+        Raises:
+            InputError: One of these keys of the plan is given.
+        """
+        found = [key for key in keys if getattr(self, key)]
+        if found:
+            raise InputError(
+                self.what, detail=f"expected no {' and no '.join(found)}, found it: {why}", fix=fix
+            )
+
+    @property
+    def what(self) -> str:
+        """What errors are told of."""
+        return f"rollout of {self.workload}"
 
     def object_of(self, api_version: str, kind: str, name: str, spec: Document) -> Document:
         """An object of the plan's namespace that says who made it."""

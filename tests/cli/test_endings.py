@@ -58,6 +58,9 @@ def test_usage_error_does_not_speak_pydantic(jettison):
     words = jettison("compress", *SETTINGS, "--tolerance", "much").err
     assert "much" in words
     assert "parse string" not in words
+    choice = jettison("rollout", "render", "plan.yaml", "--driver", "spinnaker").err
+    assert "'spinnaker' is not one of" in choice
+    assert "Value error" not in choice
 
 
 def dying(error):

@@ -51,6 +51,11 @@ def test_a_target_without_tensorrt_is_wrong_input(jettison, unsigned):
     assert "lint for target 'cpu'" in answer.err
 
 
+def test_a_target_that_is_none_is_told_with_the_gpus_alone(jettison, unsigned):
+    told = jettison("lint", unsigned, "--target", "nobody", "--json").document["error"]
+    assert told["fix"].startswith("Targets are tensorrt, sm75")
+
+
 @pytest.mark.rtx
 @pytest.mark.skipif(find_module() is None, reason="the extra 'rtx' is not installed")
 def test_the_compiler_is_asked(jettison, unsigned):

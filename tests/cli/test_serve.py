@@ -7,9 +7,11 @@ import signal
 import socket
 import sys
 
+import onnx
 import pytest
 
-from jettison.triton.server import TritonServer
+from jettison.triton.server import ALL_MODELS, ServerOptions, TritonServer
+from zoo.builder import image_net
 
 PROGRAM = """#!{python}
 import http.server, sys
@@ -91,3 +93,31 @@ def test_a_port_that_is_taken_is_told_before_anything_is_printed(jettison, works
         "detail": "something listens there already",
         "fix": "Give another --http-port (0 for any free one), or stop what listens there",
     }
+
+
+@pytest.mark.server
+def test_an_explicit_server_loads_all_models_and_then_what_is_published(jettison, tmp_path, installation):
+    root, path = tmp_path / "repository", tmp_path / "model.onnx"
+    net, x = image_net("small", 4)
+    net.head(x, 4)
+    onnx.save(net.model(), path)
+    assert jettison("publish", path, "--repository", root, "--name", "one").code == 0
+    options = ServerOptions(control_mode="explicit", load_models=(ALL_MODELS,))
+    with TritonServer(root, installation, environment=os.environ, options=options) as server:
+        done = jettison("publish", path, "--repository", root, "--name", "one", "--url", server.http_url)
+    assert done.code == 0
+    assert "proven at the server by its index, readiness, configuration, golden answers" in done.out
+
+
+@pytest.mark.usefixtures("logs")
+def test_explicit_says_so_to_the_server(jettison, tmp_path, program, hit):
+    (tmp_path / "models").mkdir()
+    source = program.read_text().replace("import http", "import pathlib, http", 1)
+    record = f"pathlib.Path({str(tmp_path / 'arguments')!r}).write_text(chr(10).join(sys.argv))\n"
+    program.write_text(source.replace("port = int", record + "port = int", 1))
+    hit(signal.SIGTERM)
+    jettison("serve", tmp_path / "models", "--server", program, "--explicit", *ANY_PORTS)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert "--model-control-mode=explicit" in arguments
+    assert "--load-model=*" in arguments
+    assert "--http-address=127.0.0.1" in arguments

@@ -28,7 +28,10 @@ def test_publish_gives_growing_versions_and_absolute_paths(jettison, workspace, 
     found = [jettison(*arguments).document for _ in range(3)]
     assert [entry["version"] for entry in found] == [1, 2, 3]
     assert [entry["retired"] for entry in found] == [[], [], [1]]
-    assert all(set(entry) == {"model", "version", "path", "retired", "notes"} for entry in found)
+    assert all(
+        set(entry) == {"model", "version", "path", "retired", "proven", "proven_by", "notes"}
+        for entry in found
+    )
     assert Path(found[0]["path"]).is_absolute()
     assert sorted(path.name for path in (workspace / "models" / "small").iterdir()) == [
         "2",

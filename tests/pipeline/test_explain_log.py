@@ -105,6 +105,7 @@ def test_what_only_follows_is_told_where_it_stands_alone() -> None:
         "plan-version"
     ]
     assert [cause.name for cause in explained(echo).causes] == ["all-models"]
+    assert [cause.name for cause in explained("failed to load all models").causes] == ["all-models"]
 
 
 def test_a_log_without_known_messages_has_no_causes() -> None:

@@ -66,7 +66,7 @@ def test_answers_are_compared_on_samples(tmp_path: Path, batch: int | str, rows:
     np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).normal(0, 1, (20, 32)).astype(np.float32))
     path = saved(tmp_path, quantized(batch=batch))
     report = linted(path, fix=tmp_path / "mended.onnx", samples=str(tmp_path / "s.npz"))
-    assert report.compared_on == f"{rows} samples"
+    assert report.compared_on == f"{rows} of 20 samples"
     assert report.sqnr_db is not None
 
 

@@ -14,7 +14,7 @@ import pytest
 import served_models as zoo
 from releases import release_of
 
-from jettison.core.errors import ExternalError, RepositoryError
+from jettison.core.errors import ExternalError, InputError, RepositoryError
 from jettison.graph.shapes import example_inputs
 from jettison.triton.client import TritonRunner
 from jettison.triton.health import index
@@ -142,7 +142,8 @@ def test_rolling_back_serves_the_older_version_and_only_it(
 ) -> None:
     publish_live(with_golden(tmp_path, factor=3.0), root, live_at(server))
     done = roll_back(root, "one", now=LATER, live=live_at(server))
-    assert (done.version, done.before, done.is_proven) == (1, (1, 2), True)
+    assert (done.version, done.before) == (1, (1, 2))
+    assert done.proven_by == ("index", "readiness", "configuration", "golden answers")
     assert served_factor(server.http_url) == 2.0
     assert ready(server.http_url) == [1]
     again = roll_back(root, "one", now=LATER, to=2, live=live_at(server))
@@ -156,7 +157,9 @@ def test_a_server_that_loads_nothing_has_to_be_restarted_and_that_is_said(
 ) -> None:
     with TritonServer(root, installation, environment=os.environ) as server:
         done = publish_live(with_golden(tmp_path, factor=3.0), root, live_at(server))
+        assert "runs in mode none" in done.notes[-1]
         assert "restart it to serve version 2" in done.notes[-1]
+        assert done.proven_by == ()
         assert served_factor(server.http_url) == 2.0
         assert "restart it" in roll_back(root, "one", now=LATER, live=live_at(server)).notes[0]
 
@@ -168,7 +171,7 @@ def test_rolling_back_without_a_server_lists_the_version_and_gives_its_files_new
     model = root / "one/1/model.onnx"
     os.utime(model, (0, 0))
     done = roll_back(root, "one", now=LATER)
-    assert (done.version, done.is_proven) == (1, False)
+    assert (done.version, done.proven_by) == (1, ())
     assert model_folder(root, "one").listed_versions() == [1]
     assert model.stat().st_mtime > 0
     assert publish(with_golden(tmp_path, factor=4.0), root).version == 3
@@ -176,20 +179,52 @@ def test_rolling_back_without_a_server_lists_the_version_and_gives_its_files_new
 
 def test_there_must_be_a_version_to_roll_back_to(root: Path) -> None:
     with pytest.raises(
-        RepositoryError, match=r"expected an older version to roll back to, found versions \[1\]"
+        RepositoryError, match=r"found none: version 1, which is served, is the oldest of \[1\]"
     ):
         roll_back(root, "one", now=LATER)
     with pytest.raises(RepositoryError, match=r"expected version 7 to roll back to, found versions \[1\]"):
         roll_back(root, "one", now=LATER, to=7)
-    with pytest.raises(RepositoryError, match="found versions none"):
+    with pytest.raises(RepositoryError, match=r"found no such one: it has one\. Known are one"):
         roll_back(root, "nobody", now=LATER)
 
 
-def test_an_edited_configuration_is_known_for_that_after_a_failure(root: Path, tmp_path: Path) -> None:
+@pytest.mark.server
+def test_another_repository_and_other_ports_are_told_before_anything_is_done(
+    root: Path, server: TritonServer, tmp_path: Path
+) -> None:
+    other, work = tmp_path / "other", tmp_path / "work"
+    work.mkdir()
+    publish(with_golden(work, name="two", factor=2.0), other)
+    release = with_golden(work, name="two", factor=3.0)
+    with pytest.raises(ExternalError, match=r"over another repository, with one\. Give the --url"):
+        publish_live(release, other, live_at(server))
+    with pytest.raises(ExternalError, match=r"HTTP service there, found gRPC\. Give the port of HTTP"):
+        publish_live(release, other, Live(server.grpc_url, 5.0))
+    metrics = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    with pytest.raises(ExternalError, match=r"HTTP service there, found one that answers no JSON"):
+        publish_live(release, other, Live(metrics, 5.0))
+    with pytest.raises(InputError, match=r"found the scheme http:// before it\. Give 127\.0\.0\.1:\d+$"):
+        publish_live(release, other, Live(f"http://{server.http_url}", 5.0))
+    assert model_folder(other, "two").versions() == [1]
+    assert not beside(other, "failed").exists()
+
+
+@pytest.mark.server
+def test_a_first_model_to_a_server_of_another_repository_is_taken_out(
+    server: TritonServer, tmp_path: Path
+) -> None:
+    with pytest.raises(ExternalError, match="expected it in the server's repository, found a server over"):
+        publish_live(with_golden(tmp_path, name="new", factor=2.0), tmp_path / "empty", live_at(server))
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.server
+def test_an_edited_configuration_is_known_for_that_after_a_failure(
+    root: Path, server: TritonServer, tmp_path: Path
+) -> None:
     config = root / "one/config.pbtxt"
     config.write_text(config.read_text() + "# ours\n")
-    nobody = Live("127.0.0.1:9", 1.0)
     with pytest.raises(ExternalError):
-        publish_live(with_golden(tmp_path, factor=3.0), root, nobody)
+        publish_live(with_golden(tmp_path, factor=3.0, claimed=9.0), root, live_at(server))
     assert "# ours" in config.read_text()
     assert any("differed" in note for note in publish(with_golden(tmp_path, factor=4.0), root).notes)

@@ -73,6 +73,7 @@ def usage_error(problem: UsageProblem, command: str) -> InputError:
     cause = problem.__cause__
     if isinstance(cause, ValidationError):
         words = words.replace(cause.errors()[0]["msg"], problem_of(cause).detail)
+    words = words.replace("Value error, ", "")
     words = re.sub(r"[.]? Did you mean (.*)[?]$", r" (did you mean \1?)", words)
     return InputError(command, detail=words, fix=f"Run: {command} --help")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, table_console
-from jettison.core.targets import parse_target
+from jettison.core.targets import GPU_TARGETS, parse_target
 from jettison.engines.tensorrt.lint.finding import Finding
 from jettison.engines.tensorrt.shapes import parse_shape_range
 from jettison.pipeline.linting import LintReport, lint_file
@@ -44,7 +44,12 @@ def lint(
     """
     ranges = tuple(parse_shape_range(text) for text in shapes)
     report = lint_file(
-        model, parse_target(target), fix=fix, samples=samples, shapes=ranges, compiles=compiles
+        model,
+        parse_target(target, suggested=GPU_TARGETS),
+        fix=fix,
+        samples=samples,
+        shapes=ranges,
+        compiles=compiles,
     )
     if as_json:
         print_json(report)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, progress_bars, table_console
 from jettison.core.errors import ExternalError, MissingError
-from jettison.core.targets import parse_target
+from jettison.core.targets import GPU_TARGETS, parse_target
 from jettison.engines.tensorrt.module import COMPILERS, how_to_install
 from jettison.engines.tensorrt.preflight import preflight as ask
 from jettison.engines.tensorrt.report import Bisection, PreflightReport
@@ -45,7 +45,7 @@ def preflight(
     Example: `jettison preflight model.onnx --target sm89 --shapes image=1x3x224x224,8x3x224x224,16x3x224x224`
     """
     ranges = tuple(parse_shape_range(text) for text in shapes)
-    place = parse_target(target)
+    place = parse_target(target, suggested=GPU_TARGETS)
     report = ask(model, place, shapes=ranges, macs=macs_of(model), timeout_s=timeout_s)
     if report.outcome == "unavailable":
         raise _missing(report)

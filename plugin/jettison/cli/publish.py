@@ -19,14 +19,24 @@ class PublishedDocument(BaseModel):
     """What `publish --json` prints.
 
     `path` is absolute, `retired` are the versions that were taken out for this one, `notes` tell what
-    whoever publishes must know, such as that a run chose its baseline.
+    whoever publishes must know, such as that a run chose its baseline. `proven` says whether a server was
+    seen to serve it, `proven_by` by what.
     """
 
     model: str
     version: int
     path: Path
     retired: tuple[int, ...]
+    proven: bool
+    proven_by: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+def proof(proven_by: tuple[str, ...]) -> str:
+    """Whether a server was seen to serve it, and by what."""
+    if not proven_by:
+        return "not proven: no server was seen to serve it"
+    return f"proven at the server by its {', '.join(proven_by)}"
 
 
 def publish(
@@ -39,7 +49,9 @@ def publish(
     name: str = typer.Option(..., "--name", help="The model's name in the repository."),
     keep_versions: int = typer.Option(2, "--keep-versions", min=1, help="How many versions stay servable."),
     url: str | None = typer.Option(
-        None, "--url", help="HOST:PORT of a server over this repository: load and prove it there."
+        None,
+        "--url",
+        help="HOST:PORT of the HTTP service of a server over this repository: load and prove it there.",
     ),
     deadline_s: float = typer.Option(60.0, "--deadline", min=1.0, help="Seconds until it must be proven."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
@@ -47,7 +59,8 @@ def publish(
     """Publish a model into a Triton repository as its next version.
 
     Whole or not at all: readers see the old version or the new one. With --url the server loads it over the
-    old one, without an outage, and what it serves then is proven; else the old one is put back.
+    old one, without an outage, and what it serves then is proven; else the old one is put back. A server in
+    mode none loads nothing: it has to be restarted, and the answer says `proven: false`.
 
     Example: `jettison publish out/cpu/int8/model.onnx --repository models --name fashion-int8`
     """
@@ -73,6 +86,8 @@ def publish(
             version=done.version,
             path=done.path.absolute(),
             retired=done.retired,
+            proven=bool(done.proven_by),
+            proven_by=done.proven_by,
             notes=notes,
         )
         print_json(document)
@@ -80,5 +95,6 @@ def publish(
     for note in notes:
         typer.echo(f"note: {note}")
     typer.echo(f"published {done.model} version {done.version}: {done.path}")
+    typer.echo(proof(done.proven_by))
     if done.retired:
         typer.echo(f"retired versions {', '.join(str(version) for version in done.retired)}")

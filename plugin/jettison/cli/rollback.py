@@ -8,6 +8,7 @@ import typer
 from pydantic import BaseModel
 
 from jettison.cli.console import print_json
+from jettison.cli.publish import proof
 from jettison.cli.surroundings import now
 from jettison.triton.live import Live, roll_back
 
@@ -15,13 +16,15 @@ from jettison.triton.live import Live, roll_back
 class RolledBackDocument(BaseModel):
     """What `rollback --json` prints.
 
-    `before` are the versions that were served, `proven` says whether a server was seen to serve it.
+    `before` are the versions that were served, `proven` says whether a server was seen to serve it,
+    `proven_by` by what.
     """
 
     model: str
     version: int
     before: tuple[int, ...]
     proven: bool
+    proven_by: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -51,13 +54,15 @@ def rollback(
                 model=done.model,
                 version=done.version,
                 before=done.before,
-                proven=done.is_proven,
+                proven=bool(done.proven_by),
+                proven_by=done.proven_by,
                 notes=done.notes,
             )
         )
         return
     for note in done.notes:
         typer.echo(f"note: {note}")
-    proven = ", proven by its golden answers" if done.is_proven else ""
     before = ", ".join(str(version) for version in done.before)
-    typer.echo(f"{done.model} serves version {done.version} again{proven}; before: {before}")
+    serves = "serves" if done.proven_by else "will serve"
+    typer.echo(f"{done.model} {serves} version {done.version} again; before: {before}")
+    typer.echo(proof(done.proven_by))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +25,8 @@ CAPABILITIES: dict[int, str] = {
     121: "Blackwell (GB10)",
 }
 """Compute capabilities that the project supports. Source: NVIDIA's CUDA GPU compute capability table."""
+GPU_TARGETS = ("tensorrt", *(f"sm{capability}" for capability in CAPABILITIES))
+TARGETS = ("cpu", *GPU_TARGETS)
 
 
 class Target(BaseModel):
@@ -44,8 +47,12 @@ class Target(BaseModel):
         return self.name
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str, *, suggested: Sequence[str] = TARGETS) -> Target:
     """The target of that name.
+
+    Args:
+        text: The name.
+        suggested: What an error names as targets.
 
     Raises:
         TargetError: There is no such target.
@@ -55,11 +62,10 @@ def parse_target(text: str) -> Target:
     match = re.fullmatch(r"sm_?([1-9]\d{1,2})", text)
     if match and int(match.group(1)) in CAPABILITIES:
         return Target(name=f"sm{match.group(1)}", dialect="tensorrt", compute_capability=int(match.group(1)))
-    raise TargetError(f"target {text!r}", detail="there is no such target", fix=_suggestion(text))
+    raise TargetError(f"target {text!r}", detail="there is no such target", fix=_suggestion(text, suggested))
 
 
-def _suggestion(text: str) -> str:
-    names = ["cpu", "tensorrt", *(f"sm{capability}" for capability in CAPABILITIES)]
+def _suggestion(text: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]}? " if near else ""
     return f"{hint}Targets are {', '.join(names)}"

@@ -273,7 +273,7 @@ KNOWN: tuple[Known, ...] = (
     ),
     Known(
         "all-models", "triton",
-        r"creating server: Internal - failed to load all models",
+        r"failed to load all models",
         "some model did not load, and the server ends; the lines before say which and why",
         "Mend that model, or take it out; --exit-on-error=false lets the others serve", _TRITON, is_echo=True,
     ),

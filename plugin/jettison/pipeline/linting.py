@@ -118,7 +118,7 @@ def _mended(
     save_model(found.model, fix)
     update: dict[str, object] = {"fixed": fix, "mended": found.codes, "remaining": found.findings}
     inputs = example_inputs(input_specs(model)) if samples is None else _inputs(model, samples)
-    compared = "random inputs" if samples is None else f"{len(next(iter(inputs.values())))} samples"
+    compared = "random inputs" if samples is None else _share(inputs, samples)
     try:
         answers = [runner_of(each, optimize=False).run(inputs) for each in (model, found.model)]
     except JettisonError as error:
@@ -138,6 +138,11 @@ def _cost(figure: float | None, costs: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _ANEW = "Where the float model is at hand, quantize that: jettison compress --target tensorrt"
+
+
+def _share(inputs: Arrays, samples: Samples) -> str:
+    count = len(next(iter(inputs.values())))
+    return f"{count} of {samples.count} samples" if count < samples.count else f"{count} samples"
 
 
 def _inputs(model: ir.Model, samples: Samples) -> Arrays:

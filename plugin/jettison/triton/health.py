@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from jettison.core.errors import ExternalError
+from jettison.triton.address import check_address, no_http
 from jettison.triton.config import ModelConfig
 
 _TIMEOUT_S = 5.0
@@ -60,6 +61,16 @@ def wait_ready(url: str, models: Sequence[str], *, deadline_s: float) -> None:
         time.sleep(_POLL_S)
 
 
+def check_triton(url: str) -> None:
+    """See that a Triton answers there: its port of metrics answers too.
+
+    Raises:
+        InputError: The address is none.
+        ExternalError: The server does not answer, or not as Triton's HTTP service does.
+    """
+    _told(url, "GET", "/v2")
+
+
 def index(url: str) -> tuple[IndexEntry, ...]:
     """Every version in the server's repository index, with its state.
 
@@ -84,14 +95,24 @@ def ask(url: str, method: str, path: str, *, timeout_s: float = _TIMEOUT_S) -> t
     """Status and body of any call.
 
     Raises:
-        ExternalError: The server does not answer.
+        InputError: The address is none.
+        ExternalError: The server does not answer, or not as Triton's HTTP service does.
     """
+    check_address(url)
     try:
         return _request(url, method, path, timeout_s)
+    except http.client.BadStatusLine as error:
+        if isinstance(error, OSError):  # the connection was closed before a line came
+            raise _no_answer(url, error) from error
+        raise no_http(url, str(error.args[0])) from error
     except (OSError, http.client.HTTPException) as error:
-        raise ExternalError(
-            f"server {url}", detail=f"it does not answer: {error}", fix="Start it: jettison serve REPOSITORY"
-        ) from error
+        raise _no_answer(url, error) from error
+
+
+def _no_answer(url: str, error: Exception) -> ExternalError:
+    return ExternalError(
+        f"server {url}", detail=f"it does not answer: {error}", fix="Start it: jettison serve REPOSITORY"
+    )
 
 
 def _differences(ours: object, theirs: object, path: str) -> list[str]:
@@ -133,7 +154,9 @@ def _told(url: str, method: str, path: str) -> Any:
         return json.loads(_ask(url, method, path))
     except ValueError as error:
         raise ExternalError(
-            f"server {url}", detail=f"it answered no JSON to {path}", fix="Is that the address of a Triton?"
+            f"server {url}",
+            detail=f"expected Triton's HTTP service there, found one that answers no JSON to {path}",
+            fix="Give the port of HTTP (8000 by default; 8001 is gRPC, 8002 metrics)",
         ) from error
 
 

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from jettison.core.errors import ExternalError, RepositoryError
 from jettison.core.files import append_lines, fsync_folder, write_bytes
+from jettison.core.validation import nearest
 from jettison.triton.config import ModelConfig
 from jettison.triton.golden import served_differences
-from jettison.triton.loading import load, load_exactly, unload
+from jettison.triton.loading import listed as named
+from jettison.triton.loading import load, load_exactly, meet, unload
 from jettison.triton.publish import Published, Release, alone, listing, publish, set_aside, staging
-from jettison.triton.repository import ModelFolder, configured, model_folder, remembering
+from jettison.triton.repository import ModelFolder, configured, model_folder, model_folders, remembering
 
 JOURNAL = "journal"
 _FAILED = "failed"
@@ -43,17 +45,23 @@ class Live:
 class RolledBack:
     """Which version is served again, and which one no longer.
 
-    `is_proven` is False where no server was asked, or it loads nothing over its API.
+    `proven_by` is what a server showed of it; empty where none was asked, or it loads nothing over its API.
     """
 
     model: str
     version: int
     before: tuple[int, ...]
-    is_proven: bool
+    proven_by: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
 
-NOT_EXPLICIT = "the server loads nothing over its API (--model-control-mode=explicit): restart it to serve {}"
+SHOWN = ("index", "readiness", "configuration")
+"""What proves a loaded version without its manifest."""
+GOLDEN = "golden answers"
+NOT_EXPLICIT = (
+    "the server runs in mode none, which loads nothing over its API: restart it to serve {} "
+    "(jettison serve --explicit starts one that loads)"
+)
 
 
 def publish_live(release: Release, root: Path, live: Live, *, keep_versions: int = 2) -> Published:
@@ -61,45 +69,48 @@ def publish_live(release: Release, root: Path, live: Live, *, keep_versions: int
 
     Raises:
         RepositoryError: As `publish`.
-        ExternalError: The server does not serve the new version as it should. The old one is listed again and
-            loaded; a new model is taken out, and kept beside the repository.
+        InputError: The address is none.
+        ExternalError: The server is not there or reads another repository: then nothing is done. Or it does
+            not serve the new version as it should: the old one is listed again and loaded; a new model is
+            taken out, and kept beside the repository.
     """
+    meet(live.url, root, release.config.name)
     folder = model_folder(root, release.config.name)
     before = folder.config_text()
     done = publish(release, root, keep_versions=len(folder.listed_versions()) + keep_versions)
     record(root, done.model, "published", done.version, release.created)
     try:
-        is_proven = prove(folder, done.version, live)
+        proofs = prove(folder, done.version, live)
     except ExternalError as error:
         record(root, done.model, "FAILED", done.version, release.created, detail=error.detail)
         raise _taken_back(folder, before, done, live, error) from error
-    if not is_proven:
+    if not proofs:
         note = NOT_EXPLICIT.format(f"version {done.version}")
         return replace(done, notes=(*done.notes, note))
     record(root, done.model, "proven", done.version, release.created)
-    return replace(done, retired=retire(folder, keep_versions, live))
+    return replace(done, retired=retire(folder, keep_versions, live), proven_by=proofs)
 
 
-def prove(folder: ModelFolder, version: int, live: Live) -> bool:
-    """Load what the configuration lists, and prove that version; False where the server loads nothing.
+def prove(folder: ModelFolder, version: int, live: Live) -> tuple[str, ...]:
+    """Load what the configuration lists, and prove that version; by what, or nothing where it loads none.
 
     Raises:
         ExternalError: It is not served by the deadline, or answers otherwise than when it was published.
     """
     config = folder.config()
     if not load(live.url, config, version=version, deadline_s=live.deadline_s):
-        return False
+        return ()
     manifest = folder.manifest(version)
     golden = None if manifest is None else manifest.golden
     if golden is None:
-        return True
+        return SHOWN
     if problems := served_differences(live.url, config.name, version, golden):
         raise ExternalError(
             f"model {config.name!r} version {version} at {live.url}",
             detail=f"its golden answers are others than when it was published: {'; '.join(problems)}",
             fix="Compare the server's ONNX Runtime with this machine's, and the files with their manifest",
         )
-    return True
+    return (*SHOWN, GOLDEN)
 
 
 def retire(folder: ModelFolder, keep_versions: int, live: Live) -> tuple[int, ...]:
@@ -140,6 +151,8 @@ def roll_back(
     folder = model_folder(root, name)
     listed = folder.listed_versions()
     version = _older(folder, listed, to)
+    if live is not None:
+        meet(live.url, root, name)
     with alone(root):
         before = folder.config_text()
         _list(folder, [version])
@@ -147,16 +160,16 @@ def roll_back(
     record(root, name, "rolled back", version, now)
     if live is None:
         note = f"restart the server, or give its --url, to serve version {version}"
-        return RolledBack(name, version, tuple(listed), is_proven=False, notes=(note,))
+        return RolledBack(name, version, tuple(listed), notes=(note,))
     try:
-        is_proven = prove(folder, version, live)
+        proofs = prove(folder, version, live)
     except ExternalError as error:
         record(root, name, "FAILED", version, now, detail=error.detail)
         write_bytes(folder.config_path, before.encode())
         load(live.url, folder.config(), version=listed[-1], deadline_s=live.deadline_s)
         raise
-    notes = () if is_proven else (NOT_EXPLICIT.format(f"version {version}"),)
-    return RolledBack(name, version, tuple(listed), is_proven=is_proven, notes=notes)
+    notes = () if proofs else (NOT_EXPLICIT.format(f"version {version}"),)
+    return RolledBack(name, version, tuple(listed), proven_by=proofs, notes=notes)
 
 
 def record(root: Path, model: str, event: str, version: int, now: str, *, detail: str = "") -> None:
@@ -176,8 +189,22 @@ def beside(root: Path, what: str) -> Path:
 
 def _older(folder: ModelFolder, listed: Sequence[int], to: int | None) -> int:
     on_disk = folder.versions()
+    if not folder.path.is_dir():
+        names = sorted(other.name for other in model_folders(folder.path.parent))
+        raise RepositoryError(
+            f"model {folder.name!r}",
+            detail=f"expected a model of {folder.path.parent}, found no such one: it has {named(names)}",
+            fix=nearest(folder.name, names) if names else "Correct --repository, or publish the model first",
+        )
     older = [version for version in on_disk if listed and version < listed[-1]]
     version = to if to is not None else (older[-1] if older else None)
+    if version is None and listed:
+        raise RepositoryError(
+            f"model {folder.name!r}",
+            detail=f"expected an older version to roll back to, found none: version {listed[-1]}, which is "
+            f"served, is the oldest of {on_disk}",
+            fix="Give a newer one with --to, or publish the older model again",
+        )
     if version is None or version not in on_disk:
         wanted = "an older version" if version is None else f"version {version}"
         raise RepositoryError(
@@ -202,6 +229,16 @@ def _touch(version: Path) -> None:
     fsync_folder(version)
 
 
+def _served_again(folder: ModelFolder, live: Live) -> str:
+    """Load what was listed before; a server that fails twice must not hide why it failed first."""
+    last = folder.listed_versions()[-1]
+    try:
+        load(live.url, folder.config(), version=last, deadline_s=live.deadline_s)
+    except ExternalError as error:
+        return f"version {last} is listed as before, and the server does not show it: {error.detail}"
+    return f"version {last} is served as before"
+
+
 def _taken_back(
     folder: ModelFolder, before: str, done: Published, live: Live, error: ExternalError
 ) -> ExternalError:
@@ -221,9 +258,7 @@ def _taken_back(
     if not before:
         unload(live.url, done.model)
     if before and folder.listed_versions():
-        last = folder.listed_versions()[-1]
-        load(live.url, folder.config(), version=last, deadline_s=live.deadline_s)
-        restored = f"version {last} is served as before"
+        restored = _served_again(folder, live)
     return ExternalError(
         f"publishing {done.model} version {done.version} to {live.url}",
         detail=f"{error.detail}; {restored}",

@@ -9,15 +9,47 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from urllib.parse import quote
 
 from jettison.core.errors import ExternalError
 from jettison.triton.config import ModelConfig
-from jettison.triton.health import ask, config_differences, index, is_model_ready
+from jettison.triton.health import ask, check_triton, config_differences, index, is_model_ready
+from jettison.triton.repository import model_folders
 
 _POLL_S = 0.1
+_MOST_NAMES = 5
+_UNKNOWN = "failed to poll from model repository"
+"""How Triton says that its repository has no folder of that name, or one that it cannot read."""
 _NOT_EXPLICIT = "explicit model load"
 """How Triton says that it was not started with --model-control-mode=explicit."""
+
+
+def meet(url: str, root: Path, name: str) -> None:
+    """See that a Triton answers there and reads this repository, before anything is published or listed.
+
+    Its index names all folders of its repository, served or not.
+
+    Raises:
+        InputError: The address is none.
+        ExternalError: It does not answer, is no Triton's HTTP service, or reads another repository.
+    """
+    check_triton(url)
+    served = {entry.name for entry in index(url)}
+    ours = {folder.name for folder in model_folders(root)} if root.is_dir() else set()
+    if (name in ours and name not in served) or (ours and not ours & served):
+        raise ExternalError(
+            f"server {url}",
+            detail=f"expected one over {root}, with {listed(sorted(ours))}; found one over another "
+            f"repository, with {listed(sorted(served))}",
+            fix="Give the --url of the server that serves this repository, or the --repository of that one",
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many there are beyond."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more if names else "no model"
 
 
 def load(url: str, config: ModelConfig, *, version: int, deadline_s: float) -> bool:
@@ -55,6 +87,12 @@ def _ask_to_load(url: str, model: str, deadline_s: float) -> bool:
     words = _words(body)
     if _NOT_EXPLICIT in words:
         return False
+    if _UNKNOWN in words and model not in {entry.name for entry in index(url)}:
+        raise ExternalError(
+            f"loading model {model!r} at {url}",
+            detail="expected it in the server's repository, found a server over another one",
+            fix="Give the --url of the server that serves this repository",
+        )
     raise ExternalError(
         f"loading model {model!r} at {url}",
         detail=f"the server says: {words}",

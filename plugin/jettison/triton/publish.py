@@ -63,13 +63,17 @@ class Release:
 
 @dataclass(frozen=True)
 class Published:
-    """Where the new version stands, which older ones were deleted, and what whoever publishes must know."""
+    """Where the new version stands, which older ones were deleted, and what whoever publishes must know.
+
+    `proven_by` is what a server showed of it; empty where none was asked, or none loads over its API.
+    """
 
     model: str
     version: int
     path: Path
     retired: tuple[int, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    proven_by: tuple[str, ...] = field(default=())
 
 
 def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Published:

@@ -9,6 +9,7 @@ import pytest
 
 from jettison.cli.check import CheckDocument
 from jettison.cli.doctor import Ability, Diagnosis
+from jettison.cli.keys import KeysDocument
 from jettison.cli.publish import PublishedDocument
 from jettison.cli.rollback import RolledBackDocument
 from jettison.cli.serve import Endpoints
@@ -47,6 +48,7 @@ def test_document_of_run_and_compress():
         ("check", [CheckDocument, Finding]),
         ("lint", [LintReport, LintFinding]),
         ("preflight", [PreflightReport, AuditedLayer, Bisection]),
+        ("keys", [KeysDocument]),
         ("serve", [Endpoints]),
         ("explain", [LogExplanation, Cause]),
         ("doctor", [Diagnosis, Ability]),

@@ -11,21 +11,27 @@ from rich.table import Table
 
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, table_console
 from jettison.cli.local_server import local_installation
+from jettison.core.signing import load_verifier
 from jettison.evaluate.figures import counted
 from jettison.triton.check.check import findings_of, look_at, read_fleet
 from jettison.triton.check.finding import Finding
 from jettison.triton.check.loading import load_findings, loadable
+from jettison.triton.check.signature_rules import verified
 from jettison.triton.server import ServerOptions, TritonServer
 
 
 class CheckDocument(BaseModel):
-    """What `check --json` prints: all findings, and how many models a real server loaded."""
+    """What `check --json` prints: all findings, how many models there are and a real server loaded.
+
+    `verified` is how many versions bear the signature of the key, None where none was given.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     findings: tuple[Finding, ...]
     models: int
     loaded: int
+    verified: int | None
 
 
 def check(
@@ -34,6 +40,9 @@ def check(
         None, "--fleet", help="YAML with targets: name, compute, memory_mib, image of each kind of machine."
     ),
     image: list[str] = typer.Option([], "--image", help="Tag of a Triton image that serves it."),
+    verify: Path | None = typer.Option(
+        None, "--verify", help="A public key: all versions must be signed by its owner, and be unchanged."
+    ),
     load: bool = typer.Option(True, "--load/--no-load", help="Load it in a scratch server on loopback."),
     server: Path | None = typer.Option(
         None, "--server", help="A tritonserver; else the one on PATH, else a runtime made once in the cache."
@@ -48,7 +57,8 @@ def check(
     Example: `jettison check model_repository --fleet fleet.yaml`
     """
     known = read_fleet(fleet) if fleet is not None else None
-    look = look_at(repository, fleet=known, images=image)
+    verifier = None if verify is None else load_verifier(verify)
+    look = look_at(repository, fleet=known, images=image, verifier=verifier)
     findings = list(findings_of(look))
     loads = loadable(look) if load else []
     if loads:
@@ -58,7 +68,12 @@ def check(
             return TritonServer(root, installation, environment=os.environ, options=options)
 
         findings += load_findings(look, serve=serve, deadline_s=deadline_s)
-    document = CheckDocument(findings=tuple(findings), models=len(look.models), loaded=len(loads))
+    document = CheckDocument(
+        findings=tuple(findings),
+        models=len(look.models),
+        loaded=len(loads),
+        verified=None if verifier is None else verified(look),
+    )
     if as_json:
         print_json(document)
     else:
@@ -75,5 +90,7 @@ def _print(document: CheckDocument) -> None:
             table.add_row(finding.code, finding.where, finding.message, finding.fix)
         console.print(table)
     loaded = f", {document.loaded} of them loaded by a server" if document.loaded else ""
+    if document.verified is not None:
+        loaded += f", {counted(document.verified, 'version')} with a signature of the key"
     found = counted(len(document.findings), "finding")
     console.print(f"{found} in {document.models} models{loaded}")

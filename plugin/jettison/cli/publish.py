@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
+from jettison.core.signing import load_signer
 from jettison.pipeline.delivery import chosen_model, release_of
 from jettison.triton.live import Live, publish_live
 from jettison.triton.publish import publish as put
@@ -54,6 +56,9 @@ def publish(
         help="HOST:PORT of the HTTP service of a server over this repository: load and prove it there.",
     ),
     deadline_s: float = typer.Option(60.0, "--deadline", min=1.0, help="Seconds until it must be proven."),
+    sign: Path | None = typer.Option(
+        None, "--sign", help="A private key: the version is signed, for check --verify."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Publish a model into a Triton repository as its next version.
@@ -74,6 +79,7 @@ def publish(
     path, evidence = chosen or (source, None)
     notes = (chosen.note,) if chosen and chosen.note else ()
     release = release_of(path, name, created=now(), evidence=evidence)
+    release = replace(release, signer=None if sign is None else load_signer(sign))
     done = (
         put(release, repository, keep_versions=keep_versions)
         if url is None

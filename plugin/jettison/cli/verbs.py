@@ -11,6 +11,7 @@ from jettison.cli.compress import compress
 from jettison.cli.doctor import doctor
 from jettison.cli.evaluate import evaluate
 from jettison.cli.explain import explain
+from jettison.cli.keys import keys
 from jettison.cli.lint import lint
 from jettison.cli.preflight import preflight
 from jettison.cli.publish import publish
@@ -19,7 +20,7 @@ from jettison.cli.rollout import rollout
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
-VERBS = (run, compress, evaluate, lint, preflight, publish, rollback, check, serve, explain, doctor)
+VERBS = (run, compress, evaluate, lint, preflight, publish, rollback, check, keys, serve, explain, doctor)
 
 app = typer.Typer(
     name="jettison",

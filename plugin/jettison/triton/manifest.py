@@ -74,7 +74,7 @@ class Evidence(Record):
 
 
 class Manifest(Record):
-    """The identity of a published version."""
+    """The identity of a published version; signed ones have the digest of their configuration too."""
 
     model: str
     version: int
@@ -82,6 +82,7 @@ class Manifest(Record):
     jettison: str
     signature: Signature
     files: tuple[FileRecord, ...]
+    config_sha256: str | None = None
     lineage: Lineage | None = None
     golden: Golden | None = None
     evidence: Evidence | None = None

@@ -22,10 +22,12 @@ from jettison._version import __version__
 from jettison.core.artifacts import Lineage
 from jettison.core.errors import RepositoryError
 from jettison.core.files import fsync_folder, fsync_tree
+from jettison.core.signing import Signer
 from jettison.triton.config import ModelConfig, Specific, VersionPolicy, check_name
 from jettison.triton.manifest import MANIFEST_NAME, Evidence, Golden, Manifest, record_of, signature_of
-from jettison.triton.pbtxt import write
+from jettison.triton.pbtxt import read_message, write
 from jettison.triton.repository import CONFIG_NAME, ModelFolder, configured, headed, model_folder
+from jettison.triton.seal import config_digest, is_sealed, seal
 
 _BEFORE = ".before-"
 """Between config.pbtxt and the version whose publish replaced it; Triton reads no file of such a name."""
@@ -50,7 +52,8 @@ _WHY = {
 class Release:
     """What is to be published: files by their name in the version folder, and what is known of them.
 
-    A model with external data names all its files. `created` is the time in ISO 8601.
+    A model with external data names all its files. `created` is the time in ISO 8601. `signer` signs the
+    version, where there is one.
     """
 
     config: ModelConfig
@@ -59,6 +62,7 @@ class Release:
     lineage: Lineage | None = None
     golden: Golden | None = None
     evidence: Evidence | None = None
+    signer: Signer | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
                 *_foreign_note(folder),
                 *_save_edited(stage / folder.name, folder, release.config, version),
                 *_twin_note(folder, manifest),
+                *_unsigned_note(folder, release),
             )
             _move_in(stage / folder.name, folder, manifest.version)
             retired = set_aside(folder, kept, stage)
@@ -157,8 +162,13 @@ def _fill(folder: Path, release: Release, version: int) -> Manifest:
         lineage=release.lineage,
         golden=release.golden,
         evidence=release.evidence,
+        config_sha256=None
+        if release.signer is None
+        else config_digest(read_message(write(release.config), "config")),
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
+    if release.signer is not None:
+        seal(folder, release.signer)
     return manifest
 
 
@@ -186,6 +196,12 @@ def _twin_note(folder: ModelFolder, manifest: Manifest) -> Iterator[str]:
             if older is not None and older.files == manifest.files:
                 yield f"version {manifest.version} holds the same files as version {version}"
                 return
+
+
+def _unsigned_note(folder: ModelFolder, release: Release) -> Iterator[str]:
+    signed = [version for version in folder.versions() if is_sealed(folder.path / str(version))]
+    if signed and release.signer is None:
+        yield f"version {signed[-1]} is signed, and this one is not: publish it with --sign KEY"
 
 
 def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from jettison.core.errors import InputError, RepositoryError
 from jettison.core.files import read_bounded
+from jettison.core.signing import Verifier
 from jettison.core.strict_yaml import load_yaml
 from jettison.core.validation import problem_of
 from jettison.triton.check.finding import Finding
@@ -39,7 +40,9 @@ def findings_of(look: Look) -> tuple[Finding, ...]:
     return tuple(finding for rule in CHECKS for finding in rule.findings(look))
 
 
-def look_at(root: Path, *, fleet: Fleet | None = None, images: Sequence[str] = ()) -> Look:
+def look_at(
+    root: Path, *, fleet: Fleet | None = None, images: Sequence[str] = (), verifier: Verifier | None = None
+) -> Look:
     """The repository as it stands on disk.
 
     Raises:
@@ -50,7 +53,7 @@ def look_at(root: Path, *, fleet: Fleet | None = None, images: Sequence[str] = (
         raise RepositoryError(
             f"repository {root}", detail="there is no such folder", fix="Give the folder of a repository"
         )
-    return Look(folder, fleet or Fleet(), tuple(images))
+    return Look(folder, fleet or Fleet(), tuple(images), verifier)
 
 
 def read_fleet(path: Path) -> Fleet:

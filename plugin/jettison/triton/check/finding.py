@@ -41,7 +41,8 @@ class Check:
     """One rule.
 
     Args:
-        code: Its number: R repository, C configuration, P plans and fleets, A variants, S safety, L loading.
+        code: Its number: R repository, C configuration, P plans and fleets, A variants, S safety,
+            V signatures, L loading.
         title: The rule in a few words.
         reason: What Triton does where it is broken.
         fix: What to do then.

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from jettison.core.errors import JettisonError, RepositoryError
+from jettison.core.signing import Verifier
 from jettison.core.tensors import TensorSpec
 from jettison.graph.model import input_specs, open_model, output_specs
 from jettison.triton.manifest import Manifest, read_manifest
@@ -200,11 +201,12 @@ def _graph(artifact: Artifact) -> Graph:
 
 @dataclass(frozen=True)
 class Look:
-    """One repository, and the fleet that serves it."""
+    """One repository, the fleet that serves it, and the key by which all must be signed, if any."""
 
     root: Path
     fleet: Fleet = field(default_factory=Fleet)
     images: Sequence[str] = ()
+    verifier: Verifier | None = None
 
     @cached_property
     def entries(self) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ _HEAD = """# Checks of a model repository
 `jettison check REPOSITORY` looks for everything that would make Triton refuse, hang or lie, and changes
 nothing. It reads the repository of any tool. Each finding has a code, a place, what was expected and found,
 and what to do. Exit code 1 says that there are findings; `--json` gives
-`{"findings": [{"code", "where", "message", "fix"}], "models", "loaded"}`.
+`{"findings": [{"code", "where", "message", "fix"}], "models", "loaded", "verified"}`.
 
 `--fleet fleet.yaml` names the machines that serve it:
 
@@ -21,6 +21,9 @@ targets:
   - {name: l4, compute: "8.9", memory_mib: 20000, image: 26.07-py3}
   - {name: orin, compute: "8.7", memory_mib: 8192, image: 26.02-py3-igpu}
 ```
+
+`--verify PUBLIC_KEY` turns on the checks V701 to V705: every version is signed by the owner of that key
+(`jettison publish --sign KEY`, [serving.md](serving.md)), and every byte of it is as it was signed.
 
 The last check loads a copy of the repository in a scratch server on loopback, as far as the server at hand
 has the backends, and asks each version that Jettison published for its golden answers; `--no-load` leaves it

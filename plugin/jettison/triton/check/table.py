@@ -6,7 +6,7 @@ there by mid-2026; Triton's model repository and model configuration documentati
 
 from __future__ import annotations
 
-from jettison.triton.check import config_rules, fleet_rules, repository_rules
+from jettison.triton.check import config_rules, fleet_rules, repository_rules, signature_rules
 from jettison.triton.check.finding import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -163,5 +163,40 @@ CHECKS: tuple[Check, ...] = (
         reason="images before 25.07 can be taken over by whoever reaches their port",
         fix="Run 26.07 or newer where the machine allows",
         find=fleet_rules.old_images,
+    ),
+    Check(
+        code="V701",
+        title="all versions are signed",
+        reason="who can write into the repository can put a version there",
+        fix="Publish it with --sign KEY, or take it out",
+        find=signature_rules.unsigned,
+    ),
+    Check(
+        code="V702",
+        title="signatures are by this key, over this manifest",
+        reason="another key, a manifest that was edited, or a version that was moved proves nothing",
+        fix="Find out who changed it; publish it again with --sign KEY",
+        find=signature_rules.forged,
+    ),
+    Check(
+        code="V703",
+        title="signed files have the bytes that were signed",
+        reason="the server would serve what nobody signed",
+        fix="Find out who changed it; publish the version again",
+        find=signature_rules.changed,
+    ),
+    Check(
+        code="V704",
+        title="no files beside the signed ones",
+        reason="a file that nobody signed can be served, or run, in the name of a signed version",
+        fix="Remove it, and find out who put it there",
+        find=signature_rules.added,
+    ),
+    Check(
+        code="V705",
+        title="config.pbtxt says what was signed",
+        reason="it decides which file is served, and can run code; only the list of versions may change",
+        fix="Find out who changed it; publish the version again with --sign KEY",
+        find=signature_rules.configurations,
     ),
 )

@@ -201,6 +201,20 @@ def test_a_gpu_of_the_fleet_without_a_plan_is_found(root: Path) -> None:
     assert "found none for ['8.7']" in found[0].message
 
 
+def test_plans_with_code_of_their_own_need_a_server_that_was_told(root: Path) -> None:
+    plan(root)
+    add("plan/1/manifest.json", json.dumps({"engines": {"model.plan": {"version_compatible": True}}}))(root)
+
+    def codes(target: FleetTarget) -> set[tuple[str, str]]:
+        return {(each.code, each.where) for each in check(root, fleet=fleet(target))} - {("R005", "plan/1")}
+
+    assert codes(FleetTarget(name="l4", compute="8.9")) == {("P203", "plan/1")}
+    assert codes(FleetTarget(name="l4", compute="8.9", version_compatible=True)) == set()
+    assert codes(FleetTarget(name="cpu")) == set()
+    add("plan/1/manifest.json", json.dumps({"engines": {"model.plan": {}}}))(root)
+    assert codes(FleetTarget(name="l4", compute="8.9")) == set()
+
+
 def test_a_target_without_memory_for_a_change_is_found(root: Path) -> None:
     add("two/1/weights.bin", "x" * (1 << 20))(root)
     assert check(root, fleet=fleet(FleetTarget(name="cart", memory_mib=8))) == ()
@@ -270,7 +284,7 @@ def test_model_with_external_data_raises_no_false_alarm(root: Path, tmp_path: Pa
 
 def test_every_check_has_a_planted_fault_or_a_test_of_its_own() -> None:
     signed = {f"V70{number}" for number in range(1, 6)}  # tests/triton/test_seal.py
-    planted = signed | {code for _, code, _, _ in FAULTS} | {"P202", "G302", "S503", "C107"}
+    planted = signed | {"P203"} | {code for _, code, _, _ in FAULTS} | {"P202", "G302", "S503", "C107"}
     assert {rule.code for rule in CHECKS} == planted
 
 
@@ -313,6 +327,7 @@ def test_a_fleet_is_read_and_wrong_ones_are_told(tmp_path: Path) -> None:
     for text, words in (
         ("targets: [{name: orin, compute: 8.7}]", "compute"),
         ("targets: [{name: orin, gpu: x}]", "gpu"),
+        ("targets: [{name: orin, memory: 8192}]", "'targets.0.memory'. Did you mean 'memory_mib'"),
         ("targets: [", "fleet"),
     ):
         path.write_text(text)

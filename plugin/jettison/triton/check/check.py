@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from jettison.core.errors import InputError, RepositoryError
 from jettison.core.files import read_bounded
 from jettison.core.signing import Verifier
 from jettison.core.strict_yaml import load_yaml
-from jettison.core.validation import problem_of
+from jettison.core.validation import nearest_key, problem_of
 from jettison.triton.check.finding import Finding
 from jettison.triton.check.look import Fleet, Look
 from jettison.triton.check.table import CHECKS
@@ -67,4 +68,7 @@ def read_fleet(path: Path) -> Fleet:
     try:
         return Fleet.model_validate(load_yaml(content, what=what, fix=fix) or {})
     except ValidationError as error:
-        raise InputError(what, detail=problem_of(error).detail, fix=fix) from error
+        problem = problem_of(error, unknown_key_fix=partial(nearest_key, Fleet))
+        raise InputError(
+            what, detail=problem.detail, fix=f"{problem.fix}{'' if problem.fix[-1:] == '?' else '.'} {fix}"
+        ) from error

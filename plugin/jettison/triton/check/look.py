@@ -46,6 +46,8 @@ class FleetTarget(BaseModel):
     Args:
         name: What people call it.
         compute: The compute capability of its GPU, as "8.7"; None where it has none.
+        version_compatible: Whether its server runs with
+            `--backend-config=tensorrt,version-compatible=true`.
         memory_mib: Memory for models, in MiB.
         image: The tag of Triton's image that it runs, as "25.08-py3".
     """
@@ -54,6 +56,7 @@ class FleetTarget(BaseModel):
 
     name: str
     compute: str | None = Field(None, pattern=r"^\d{1,2}\.\d$")
+    version_compatible: bool = False
     memory_mib: int | None = Field(None, gt=0)
     image: str | None = None
 

@@ -22,6 +22,8 @@ targets:
   - {name: orin, compute: "8.7", memory_mib: 8192, image: 26.02-py3-igpu}
 ```
 
+`version_compatible: true` says that a machine's server takes plans that bring code of their own (P203).
+
 `--verify PUBLIC_KEY` turns on the checks V701 to V705: every version is signed by the owner of that key
 (`jettison publish --sign KEY`, [serving.md](serving.md)), and every byte of it is as it was signed.
 

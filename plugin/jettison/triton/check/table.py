@@ -6,7 +6,7 @@ there by mid-2026; Triton's model repository and model configuration documentati
 
 from __future__ import annotations
 
-from jettison.triton.check import config_rules, fleet_rules, repository_rules, signature_rules
+from jettison.triton.check import config_rules, fleet_rules, plan_rules, repository_rules, signature_rules
 from jettison.triton.check.finding import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -163,6 +163,14 @@ CHECKS: tuple[Check, ...] = (
         reason="images before 25.07 can be taken over by whoever reaches their port",
         fix="Run 26.07 or newer where the machine allows",
         find=fleet_rules.old_images,
+    ),
+    Check(
+        code="P203",
+        title="servers that take version compatible plans",
+        reason="such a plan brings code of its own, and fails to load unless the server was told to run that",
+        fix="If you trust the plan, start that server with --backend-config=tensorrt,version-compatible=true "
+        "and say version_compatible: true in the fleet; or build the plan for its TensorRT alone",
+        find=plan_rules.unallowed_plans,
     ),
     Check(
         code="V701",

@@ -73,6 +73,8 @@ def test_flagger_s_token_comes_from_a_file(jettison, plan, tmp_path):
         ({"steps": []}, ("argo",), "expected steps, found none"),
         ({"steps": [{"weight": 10}, {"weight": 5}]}, ("argo",), "found 5 after 10"),
         ({"verdict": {**PLAN["verdict"], "token": "x"}}, ("argo",), "token"),
+        ({"verdict": {**PLAN["verdict"], "intervals": 5}}, ("argo",), "Did you mean 'interval_s'?"),
+        ({"steps": [{"weight": 10, "pause": 5}]}, ("argo",), "Did you mean 'pause_s'?"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_told_in_one_document(jettison, plan, changes, options, said):

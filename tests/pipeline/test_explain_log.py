@@ -108,6 +108,26 @@ def test_what_only_follows_is_told_where_it_stands_alone() -> None:
     assert [cause.name for cause in explained("failed to load all models").causes] == ["all-models"]
 
 
+@pytest.mark.server
+def test_a_model_that_fails_for_a_reason_of_its_own_is_told_in_its_words(
+    tmp_path: Path, installation: Installation
+) -> None:
+    version, log = tmp_path / "repository/strange/1", tmp_path / "server.log"
+    version.mkdir(parents=True)
+    raising = "    def initialize(self, args):\n        raise ValueError('no weights today')\n"
+    (version / "model.py").write_text(f"class TritonPythonModel:\n{raising}")
+    (version.parent / "config.pbtxt").write_text('backend: "python"\nmax_batch_size: 0\n')
+    server = TritonServer(tmp_path / "repository", installation, environment=os.environ, log=log)
+    with pytest.raises(JettisonError), server:
+        pass
+    assert "failed to load all models" in log.read_text()
+    with log.open("rb") as stream:
+        causes = {cause.name: cause.cause for cause in explain_log(stream, "log").causes}
+    assert "version 1 of strange did not load" in causes["model-failed"]
+    assert "no weights today" in causes["model-failed"]
+    assert "all-models" in causes
+
+
 def test_a_log_without_known_messages_has_no_causes() -> None:
     found = explained("I1124 all is well\n" * 5)
     assert (found.causes, found.lines, found.is_whole) == ((), 5, True)

@@ -272,6 +272,13 @@ KNOWN: tuple[Known, ...] = (
         "Send smaller batches, or publish with a larger maximum", f"{_SERVER}/6165",
     ),
     Known(
+        "model-failed", "triton",
+        r"failed to load '(?P<model>[^']*)' version (?P<version>\d+): (?P<why>.{1,300})",
+        "version {version} of {model} did not load: {why}",
+        "Mend that model, or take it out: jettison check REPOSITORY says what is known to be wrong with it",
+        _TRITON, is_echo=True,
+    ),
+    Known(
         "all-models", "triton",
         r"failed to load all models",
         "some model did not load, and the server ends; the lines before say which and why",

@@ -25,10 +25,10 @@ def keys(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Make a pair of Ed25519 keys: to sign versions, and to verify them.
+    """Make keys to sign and verify versions.
 
-    Keys of `openssl genpkey -algorithm ed25519` do as well. The private key has no passphrase: only its owner
-    can read the file. Needs the extra `sign`.
+    A pair of Ed25519 keys; those of `openssl genpkey -algorithm ed25519` do as well. The private key has no
+    passphrase: only its owner can read the file. Needs the extra `sign`.
 
     Example: `jettison keys release.key`
     """

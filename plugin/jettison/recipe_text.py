@@ -13,7 +13,7 @@ from jettison.core.strict_yaml import load_yaml
 from jettison.core.validation import Location, nearest, problem_of
 from jettison.evaluate.gate import Gate
 from jettison.recipe import ModelSource, Publication, Recipe, SampleSources, Variant
-from jettison.recipe_effects import refuse_idle
+from jettison.recipe_effects import refuse_idle, refuse_unfed
 from jettison.recipe_passes import PASSES
 
 LARGEST_RECIPE_BYTES = 1 << 20
@@ -45,6 +45,7 @@ def load_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         raise recipe_error(what, error) from error
     refuse_idle(recipe, what)
+    refuse_unfed(recipe, what)
     return _located(recipe, path.parent)
 
 

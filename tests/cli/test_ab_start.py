@@ -149,7 +149,8 @@ def test_a_router_serves_one_experiment_at_a_time(jettison, place):
         ((*SHADOW, "--rules", "none.yaml"), "there is no such file"),
         ((*SHADOW, "--rules", "twice.yaml"), "margin is given by an option"),
         ((*SHADOW, "--rules", "odd.yaml"), "unknown key 'slicez'"),
-        ((*SHADOW, "--node", "a b"), "expected a name of letters, digits"),
+        ((*SHADOW, "--node", "a b"), "node: expected"),
+        ((*SHADOW, "--key", "none.key"), "there is no such file"),
     ],
 )
 def test_wrong_input_writes_nothing(jettison, place, tmp_path, arguments, words):

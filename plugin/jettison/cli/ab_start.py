@@ -14,6 +14,7 @@ from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
 from jettison.core.strict_yaml import read_mapping
+from jettison.experiment.counter_file import read_key
 from jettison.experiment.folder import LARGEST_BYTES, Setup, Side
 from jettison.experiment.opening import Begun, open_experiment, options_of, side_of
 from jettison.experiment.settings import REQUEST, Settings
@@ -93,7 +94,12 @@ def start(
     router_option: list[str] = typer.Option(
         [], "--router-option", help="KEY=VALUE of the router, such as sample_share=0.5; may come again."
     ),
-    node: str | None = typer.Option(None, "--node", help="This machine's name in the counters."),
+    node: str | None = typer.Option(
+        None, "--node", help="This machine's name in the counters; '$NAME' takes it where the router runs."
+    ),
+    key: Path | None = typer.Option(
+        None, "--key", help="The file of the key by which all counters shall be signed."
+    ),
     url: str | None = typer.Option(
         None, "--url", help="HOST:PORT of a running server's HTTP service, in explicit mode: load it there."
     ),
@@ -124,7 +130,7 @@ def start(
         setup = Setup(
             router=router or name, repository=repository.absolute(), baseline=sides[0], candidate=sides[1],
             mode="split" if mode == "split" else "shadow", ramp=shares, ramp_units=ramp_units,
-            task=_task(mode, task), node=node or host(), salt=settings.id, started=now(),
+            task=_task(mode, task), node=node or host(), key=_key(key), salt=settings.id, started=now(),
         )  # fmt: skip
         options = options_of(home, settings, setup, {**_pairs(router_option), "output": output})
     except ValidationError as error:
@@ -171,6 +177,14 @@ def _task(mode: str, task: str | None) -> str:
             fix="Give classification, embedding, detection or tolerance (docs/router.md)",
         )
     return task or "tolerance"
+
+
+def _key(path: Path | None) -> Path | None:
+    """The key's absolute path, where there is a key in that file."""
+    if path is None:
+        return None
+    read_key(path)
+    return path.absolute()
 
 
 def _settings(name: str, sides: Sequence[Side], given: Mapping[str, object], rules: Path | None) -> Settings:

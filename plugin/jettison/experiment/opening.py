@@ -133,6 +133,7 @@ def options_of(home: Path, settings: Settings, setup: Setup, given: dict[str, st
         "state_path": folder.state_path,
         "counter_folder": folder.counter_folder,
         "node": setup.node,
+        "key_path": setup.key,
         "task": setup.task,
         "latency_limit_ms": settings.latency.limit_ms if settings.latency else 0.0,
         "unit_max_requests": 1 if settings.unit == REQUEST else None,

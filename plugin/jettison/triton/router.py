@@ -34,7 +34,8 @@ INSTANCES = 2
 """Chosen by benchmarks/router.py: one more than one, so that a request that waits for its model holds up no
 other; each is a process of about 60 MB."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Node = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62}|\$[A-Za-z_][A-Za-z0-9_]{0,61})$")]
+"""A name, or `$NAME` of a variable in the server's environment."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -45,14 +46,15 @@ class RouterOptions(BaseModel):
     Args:
         state_path: The file with mode and weight, outside the repository.
         counter_folder: Where counters and disagreements are kept, outside the repository.
-        node: This machine's name, unique in the experiment.
+        node: This machine's name, unique in the experiment, or the variable that holds it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     state_path: Path
     counter_folder: Path
-    node: Name
+    node: Node
+    key_path: Path | None = None
     task: Literal["classification", "embedding", "detection", "tolerance"] = "tolerance"
     output: str = ""
     score_output: str = ""
@@ -85,6 +87,7 @@ class RouterOptions(BaseModel):
     def parameters(self, baseline: str, candidate: str) -> dict[str, Parameter]:
         """What the backend reads, every field of it."""
         paths = {key: getattr(self, key).absolute() for key in ("state_path", "counter_folder")}
+        paths["key_path"] = self.key_path.absolute() if self.key_path else ""
         values = {"baseline": baseline, "candidate": candidate} | self.model_dump() | paths
         return {key: Parameter(string_value=str(value)) for key, value in values.items()}
 

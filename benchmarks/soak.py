@@ -9,10 +9,11 @@ Router memory is what its processes have for themselves (`Anonymous` of /proc/PI
 all that the server's regions hold there.
 
 Triton's regions grow by what finds no room and never shrink, so that they hold the most that ever was under
-way at one time. Under the three sizes in turns that is a record which rarer and rarer meetings of large
-requests break, for half an hour and more. So all clients ask for the largest size alone while it warms up,
-until nothing has grown for a while; what grows after that is no such record. A leak first fills what the
-records left free: `shared_memory` tells how much there is to fill.
+way at one time; heaps keep what is left between blocks that are in use. Under the three sizes in turns that
+is a record which rarer and rarer meetings of large requests break, for half an hour and more. So while it
+warms up, all clients ask for one size at a time, the largest first, each until nothing has grown for a while;
+what grows after that is no such record. A leak first fills what the records left free, so that a short soak
+finds those of some MB a second only; a long one finds slower ones.
 """
 
 from __future__ import annotations
@@ -47,10 +48,9 @@ from serve import local_server, machine, text_of, versions
 SIZES = {"8 KB": 2_048, "600 KB": 150_528, "4 MB": 1_048_576}
 """Numbers of float32 in one input, and as many in its answer."""
 MOST_GROWTH = 0.05
-LARGEST = "4 MB"
 MOST_WARM_UP_SHARE = 0.5
-CALM_S, CALM_GROWTH = 15.0, 0.01
-"""Warm: for so long, neither kind of memory was above its earlier peak by more than this share of it."""
+CALM_S, CALM_GROWTH = 10.0, 0.01
+"""Warm: for so long, neither kind of memory was above its peak of as long before by more than that share."""
 LOOK_S = 0.5
 CREATED = "2026-01-01T00:00:00Z"
 
@@ -72,7 +72,7 @@ class Load:
     lock: threading.Lock = field(default_factory=threading.Lock)
     answers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIZES, 0))
     errors: list[str] = field(default_factory=list)
-    is_warm: threading.Event = field(default_factory=threading.Event)
+    sizes: tuple[str, ...] = tuple(SIZES)
 
     def add(self, size: str, error: str = "") -> None:
         """One request."""
@@ -140,23 +140,33 @@ def under_load(server: TritonServer, *, minutes: float, clients: int) -> tuple[L
     ]
     for thread in threads:
         thread.start()
-    before: list[Look] = []
-    for look in watched(server, begin, begin + 60 * minutes * MOST_WARM_UP_SHARE):
-        before.append(look)
-        if is_calm(before):
-            break
-    load.is_warm.set()
+    before = []
+    for count, size in enumerate(reversed(SIZES), 1):
+        load.sizes = (size,)
+        latest = begin + 60 * minutes * MOST_WARM_UP_SHARE * count / len(SIZES)
+        before += calmed(watched(server, begin, latest))
+    load.sizes = tuple(SIZES)
     looks = list(watched(server, begin, end))
     for thread in threads:
         thread.join()
     return load, before, looks
 
 
+def calmed(looks: Iterator[Look]) -> list[Look]:
+    """Those until nothing grows, or all."""
+    found: list[Look] = []
+    for look in looks:
+        found.append(look)
+        if is_calm(found):
+            break
+    return found
+
+
 def is_calm(looks: list[Look]) -> bool:
     """Whether nothing has grown for a while."""
     since_s = looks[-1].time_s - CALM_S
     earlier, late = ([o for o in looks if (o.time_s >= since_s) is is_late] for is_late in (False, True))
-    if not earlier or earlier[0].time_s > since_s - CALM_S:
+    if looks[0].time_s > since_s - CALM_S:
         return False
     peaks = [(max(map(held, earlier)), max(map(held, late))) for held in (router_bytes, shared_bytes)]
     return all(after <= (1 + CALM_GROWTH) * before for before, after in peaks)
@@ -178,7 +188,8 @@ def client(number: int, server: TritonServer, load: Load, end: float) -> None:
     with module.InferenceServerClient(server.grpc_url if number % 2 else server.http_url) as door:
         asked = 0
         while time.monotonic() < end:
-            size = list(SIZES)[(number + asked) % len(SIZES)] if load.is_warm.is_set() else LARGEST
+            sizes = load.sizes
+            size = sizes[(number + asked) % len(sizes)]
             value = np.float32(1 + (number * 100_003 + asked) % 8191)
             load.add(size, problem(module, door, size, value, unit=f"{number}-{asked // 5}"))
             asked += 1

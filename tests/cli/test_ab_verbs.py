@@ -305,6 +305,21 @@ def test_wait_walks_up_the_ramp_and_ends_where_it_is_done(jettison, place):
     ]
 
 
+def test_status_of_a_split_shows_its_arms_and_what_it_cannot_decide(jettison, place):
+    assert jettison(*SPLIT, "--ramp-units", 100).code == 0
+    count(folder_of(), whole=Tally(arms=((100, Arms(60, 3, 1, 2)), (1000, Arms(900, 107, 0, 0)))))
+    out = jettison("ab", "status", "night").out
+    for words in ("1.00%", "10.00%", "107", "candidate failed", "no verdict promotes it"):
+        assert words in out
+    assert "better" not in out.partition("candidate failed")[0]
+
+
+def test_watching_a_split_ends_with_its_ramp(jettison, place):
+    assert jettison(*SPLIT, "--ramp", "0.5", "--ramp-units", 100).code == 0
+    count(folder_of(), whole=Tally(arms=((5000, Arms(50, 50)),)))
+    assert "the ramp is done" in jettison("ab", "status", "night", "--watch").out
+
+
 def test_a_ramp_stops_where_a_guard_objects(jettison, place):
     assert jettison(*SPLIT, "--ramp-units", 100).code == 0
     folder = folder_of()

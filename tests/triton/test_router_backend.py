@@ -90,8 +90,9 @@ def test_what_a_client_sent_reaches_the_model(module: ModuleType, world: World, 
     (call,) = world.calls
     assert call.pop("inputs")[0].as_numpy() == 3.0
     assert call == {
-        "model_name": "old", "requested_output_names": ["y"], "request_id": "q", "correlation_id": 7,
-        "flags": 1, "timeout": 7000, "trace": "the trace", "parameters": {"unit": "u", "n": 3, "f": True},
+        "model_name": "old", "model_version": -1, "requested_output_names": ["y"], "request_id": "q",
+        "correlation_id": 7, "flags": 1, "timeout": 7000, "trace": "the trace",
+        "parameters": {"unit": "u", "n": 3, "f": True},
     }  # fmt: skip
 
 

@@ -46,13 +46,26 @@ Weight = Annotated[int, Field(gt=0, lt=BUCKETS)]
 
 
 class Side(BaseModel):
-    """One of the two models as it was served when the experiment began."""
+    """One of the two models as it was served when the experiment began.
+
+    Args:
+        model: Its name.
+        version: Its version.
+        sha256: Of what is served.
+        is_pinned: Whether the router asks this version; else the newest, whichever that is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     version: int
     sha256: str
+    is_pinned: bool = False
+
+    @property
+    def named(self) -> str:
+        """What finds the same again in the repository: the newest version, or the pinned one."""
+        return f"{self.model}@{self.version}" if self.is_pinned else self.model
 
 
 class Setup(BaseModel):

@@ -75,11 +75,12 @@ def look_at(folder: ExperimentFolder) -> Look:
 
 
 def newer_versions(setup: Setup) -> tuple[str, ...]:
-    """Models of which another version is the newest now; what is counted from then on is about that one."""
+    """Models of which another version is the newest now, and is asked: counts from then on are about it."""
     return tuple(
         side.model
         for side in (setup.baseline, setup.candidate)
-        if (known := ModelFolder(setup.repository / side.model).listed_versions())
+        if not side.is_pinned
+        and (known := ModelFolder(setup.repository / side.model).listed_versions())
         and known[-1] != side.version
     )
 

@@ -21,10 +21,11 @@ from jettison.core.files import write_bytes
 from jettison.core.validation import ImpossibleValueError, problem_of
 from jettison.triton.config import DynamicBatching, InstanceGroup, ModelConfig, Parameter, check_name
 from jettison.triton.manifest import signature_of
+from jettison.triton.pins import NEWEST, ROUTER
 from jettison.triton.publish import Published, Release, publish
 from jettison.triton.repository import ModelFolder
 
-BACKEND = "jettison_router"
+BACKEND = ROUTER
 STATE_FORMAT = "jettison-router/1"
 RELEASE_NAME = "router.json"
 """The file of a router's version: which two models it stands before."""
@@ -55,6 +56,8 @@ class RouterOptions(BaseModel):
     counter_folder: Path
     node: Node
     key_path: Path | None = None
+    baseline_version: int = Field(NEWEST, ge=NEWEST)
+    candidate_version: int = Field(NEWEST, ge=NEWEST)
     task: Literal["classification", "embedding", "detection", "tolerance"] = "tolerance"
     output: str = ""
     score_output: str = ""
@@ -138,6 +141,7 @@ def router_config(
             model; an output to compare is not there.
     """
     check_name(name)
+    _check_names(name, baseline, candidate, options)
     _check_pair(name, baseline, candidate)
     _check_outputs(baseline, options)
     return ModelConfig(
@@ -210,14 +214,19 @@ def read_state(path: Path) -> RouterState:
         raise InputError(what, detail=problem.detail, fix=problem.fix) from error
 
 
-def _check_pair(name: str, baseline: ModelConfig, candidate: ModelConfig) -> None:
-    names = {name, baseline.name, candidate.name}
-    if len(names) < 3:
+def _check_names(name: str, baseline: ModelConfig, candidate: ModelConfig, options: RouterOptions) -> None:
+    versions = options.baseline_version, options.candidate_version
+    are_two = baseline.name != candidate.name or (versions[0] != versions[1] and NEWEST not in versions)
+    if name in (baseline.name, candidate.name) or not are_two:
         raise RepositoryError(
             f"router {name!r}",
             detail=f"expected three names, found {name!r} before {baseline.name!r} and {candidate.name!r}",
-            fix="Publish the two models under names of their own, and the router under another",
+            fix="Publish the two models under names of their own, or name two versions of one "
+            "(MODEL@VERSION), and the router under another name",
         )
+
+
+def _check_pair(name: str, baseline: ModelConfig, candidate: ModelConfig) -> None:
     differences = list(_differences(baseline, candidate))
     if differences:
         raise RepositoryError(

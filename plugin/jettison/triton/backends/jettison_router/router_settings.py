@@ -27,6 +27,8 @@ class Settings:
     Args:
         baseline: The model that answers.
         candidate: The model that is tried.
+        baseline_version: Of the baseline; -1 for the newest that is served.
+        candidate_version: Of the candidate.
         state_path: The file with mode and weight, which may change at any time.
         counter_folder: Where counters and disagreements are kept.
         node: This machine's name, unique in the experiment; `$NAME` takes that of a variable of the server's
@@ -61,6 +63,8 @@ class Settings:
     counter_folder: str
     node: str
     key_path: str = ""
+    baseline_version: int = -1
+    candidate_version: int = -1
     task: str = "tolerance"
     output: str = ""
     score_output: str = ""
@@ -128,7 +132,11 @@ _KINDS = {"str": str, "float": float, "int": int}
 
 
 def _check(settings: Settings) -> None:
-    if settings.baseline == settings.candidate:
+    sides = (
+        (settings.baseline, settings.baseline_version),
+        (settings.candidate, settings.candidate_version),
+    )
+    if sides[0] == sides[1]:
         raise ValueError(f"baseline and candidate are both {settings.baseline!r}: give two models")
     if not NAME.fullmatch(settings.node):
         raise ValueError(f"node {settings.node!r}: expected letters, digits and '.', '_', '-'")

@@ -309,6 +309,7 @@ def test_status_of_a_split_shows_its_arms_and_what_it_cannot_decide(jettison, pl
     assert jettison(*SPLIT, "--ramp-units", 100).code == 0
     count(folder_of(), whole=Tally(arms=((100, Arms(60, 3, 1, 2)), (1000, Arms(900, 107, 0, 0)))))
     out = jettison("ab", "status", "night").out
+    assert out.startswith("night: continue, after 1,070 units given out\n")
     for words in ("1.00%", "10.00%", "107", "candidate failed", "no verdict promotes it"):
         assert words in out
     assert "better" not in out.partition("candidate failed")[0]

@@ -143,7 +143,7 @@ def page(folder: ExperimentFolder, look: Look, looks: Sequence[Snapshot]) -> Ren
     verdict = look.verdict
     stands = ", which stands" if look.stands else ""
     lines = [
-        Text(f"{folder.name}: {look.decision}, after {verdict.units:,} units{stands}", style="bold"),
+        Text(f"{folder.name}: {look.decision}, after {look.progress}{stands}", style="bold"),
         *(Text(f"  {reason}") for reason in verdict.reasons),
         Text(_traffic(look)),
     ]

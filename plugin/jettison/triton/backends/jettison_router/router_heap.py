@@ -16,7 +16,7 @@ _LARGE_BYTES = 1 << 20
 _HEAPS = 4
 TRIM_S = 10.0
 """How often pages between blocks go back to the system. Chosen by benchmarks/soak.py: without it the heaps of
-two instances still grew by 7 % in three minutes after their warm-up."""
+two instances still grew by 7 % in four minutes after their warm-up."""
 
 
 def bound_heaps() -> None:

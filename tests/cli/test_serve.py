@@ -20,6 +20,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
+OPTIONS = """#!{python}
+import sys
+sys.exit("error: " + " ".join(word for word in sys.argv if "load-model" in word or "control" in word))
+"""
 ANY_PORTS = ("--http-port", 0, "--grpc-port", 0, "--metrics-port", 0)
 
 
@@ -91,3 +95,21 @@ def test_a_port_that_is_taken_is_told_before_anything_is_printed(jettison, works
         "detail": "something listens there already",
         "fix": "Give another --http-port (0 for any free one), or stop what listens there",
     }
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ((), "--model-control-mode=none"),
+        (("--explicit",), "--model-control-mode=explicit --load-model=one --load-model=two"),
+    ],
+)
+def test_models_are_loaded_over_the_api_only_where_that_is_said(jettison, tmp_path, program, option, words):
+    for name in ("one", "two"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.pbtxt").write_text("")
+    program.write_text(OPTIONS.format(python=sys.executable))
+    repository = tmp_path / "models"
+    answer = jettison("serve", repository, "--server", program, *ANY_PORTS, *option, "--json")
+    assert answer.code == 4
+    assert words in answer.document["error"]["detail"]

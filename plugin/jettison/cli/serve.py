@@ -40,6 +40,11 @@ def serve(
     deadline_s: float = typer.Option(
         120.0, "--deadline", min=1.0, help="Seconds until all models must be ready."
     ),
+    explicit: bool = typer.Option(
+        False,
+        "--explicit",
+        help="Let publish --url and ab start --url load models; whoever reaches its ports can then run code.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document when the server is ready."),
 ) -> None:
     """Serve a repository with a real tritonserver, until interrupted.
@@ -50,6 +55,8 @@ def serve(
     """
     options = _options(http_port, grpc_port, metrics_port, deadline_s)
     models = tuple(folder.name for folder in model_folders(repository))
+    if explicit:
+        options = options.model_copy(update={"control_mode": "explicit", "load_models": models})
     if not models:
         err.print(f"note: {repository} holds no model", highlight=False, soft_wrap=True)
     installation = local_installation(server)

@@ -77,6 +77,22 @@ def refuse_idle(recipe: Recipe, what: str, *, spelled: Spelling = KEYS) -> None:
         refuse_unmeasured_speed(recipe.targets, what, spelled=spelled)
 
 
+def refuse_unfed(recipe: Recipe, what: str, *, spelled: Spelling = KEYS) -> None:
+    """Nothing, where every variant that trains has samples to learn from.
+
+    Raises:
+        RecipeError: One trains, and no training samples are given.
+    """
+    if recipe.samples.training is None and (
+        learner := next((found for found in recipe.variants if found.trains), None)
+    ):
+        raise RecipeError(
+            what,
+            detail=f"expected {spelled.training}, since variant {learner.name!r} trains, found none",
+            fix="Give samples to learn from, none of which decides",
+        )
+
+
 def refuse_unmeasured_speed(targets: Collection[Target], what: str, *, spelled: Spelling = OPTIONS) -> None:
     """Nothing, where some target is this machine: on others no latency is measured.
 

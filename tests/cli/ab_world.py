@@ -6,10 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-from jettison.experiment.counter_file import write_counters
+from jettison.experiment.counter_file import sign, write_counters
 from jettison.experiment.counters import WHOLE, Counters, CounterSet
 from jettison.experiment.folder import ExperimentFolder
 
+KEY = b"0123456789abcdef"
 SAMPLE = Path(__file__).parents[2] / "model_repository"
 BEGIN = (
     "ab", "start", "night", "--repository", "models", "--baseline", "fashion-fp32",
@@ -32,11 +33,12 @@ def folder_of(name: str = "night") -> ExperimentFolder:
     return ExperimentFolder(Path("experiments").absolute() / name)
 
 
-def count(folder: ExperimentFolder, sequence: int = 1, node: str = "edge-1", **tallies) -> None:
+def count(folder: ExperimentFolder, sequence: int = 1, *, key: bytes = b"", **tallies) -> None:
     """Counters of a node as the router would write them."""
     experiment = folder.settings().id
-    state = Counters(experiment, node, sequence=sequence, slices=tuple({WHOLE: tallies["whole"]}.items()))
-    write_counters(folder.counter_folder / f"{experiment}.{node}.json", CounterSet(experiment, (state,)))
+    state = Counters(experiment, "edge-1", sequence=sequence, slices=((WHOLE, tallies["whole"]),))
+    state = sign(state, key) if key else state
+    write_counters(folder.counter_folder / f"{experiment}.edge-1.json", CounterSet(experiment, (state,)))
 
 
 def differ(folder: ExperimentFolder, request: str, baseline: int, candidate: int) -> None:

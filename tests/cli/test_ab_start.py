@@ -43,6 +43,22 @@ def test_an_experiment_begins(jettison, place):
     assert "restart the server" in document["notes"][0]
 
 
+def test_two_versions_of_one_model_are_compared(jettison, place):
+    """A newer one that is published meanwhile changes nothing, and retires neither."""
+    source = place / "fashion-int8" / "1" / "model.onnx"
+    publish = ("publish", source, "--repository", "models", "--name", "fashion-fp32")
+    assert jettison(*publish).code == 0
+    sides = ("--baseline", "fashion-fp32@1", "--candidate", "fashion-fp32@2")
+    assert jettison(*SHADOW, *sides).code == 0
+    parameters = ModelFolder(place / "night").config().parameters
+    asked = [parameters[f"{side}_version"].string_value for side in ("baseline", "candidate")]
+    assert asked == ["1", "2"]
+    for _ in range(2):
+        assert jettison(*publish).code == 0
+    assert ModelFolder(place / "fashion-fp32").listed_versions() == [1, 2, 3, 4]
+    assert jettison("ab", "promote", "night", "--because", "a test").code == 0
+
+
 def test_words_name_the_next_commands(jettison, place):
     answer = jettison(*SHADOW)
     assert answer.out.startswith("experiment night begins: ")
@@ -84,7 +100,10 @@ def test_a_split_begins_at_the_first_share(jettison, place):
     document = jettison(*SPLIT, "--json").document
     assert (document["mode"], document["weight"]) == ("split", 0.01)
     assert read_state(folder_of().state_path).weight == 100
-    assert any("split traffic has no pairs" in note for note in document["notes"])
+    notes = " / ".join(document["notes"])
+    assert "it proves no quality, so that no verdict promotes it" in notes
+    assert "or after 1,000 units at 50.00% with exit code 4" in notes
+    assert "nothing limits its latency: --latency-limit-ms does" in notes
 
 
 def test_further_settings_come_from_a_file(jettison, place, tmp_path):
@@ -139,7 +158,8 @@ def test_a_router_serves_one_experiment_at_a_time(jettison, place):
         ((*SPLIT, "--ramp", "half"), "expected numbers, found 'half'"),
         ((*SPLIT, "--ramp", "1"), "expected shares that grow"),
         ((*SHADOW, "--baseline", "fashion"), "there is no published model 'fashion' in models"),
-        ((*SHADOW, "--baseline", "fashion-fp32:2"), "expected its newest version 1, which the router asks"),
+        ((*SHADOW, "--baseline", "fashion-fp32@2"), "expected a version that is served, 1, found '2'"),
+        ((*SHADOW, "--candidate", "fashion-fp32@1"), "expected three names"),
         ((*SHADOW, "--candidate", "fashion-fp32"), "expected three names"),
         ((*SHADOW, "--output", "scores"), "expected outputs ['scores'] to compare, found ['logits']"),
         ((*SHADOW, "--router-option", "sample_share"), "expected KEY=VALUE, found 'sample_share'"),
@@ -149,12 +169,17 @@ def test_a_router_serves_one_experiment_at_a_time(jettison, place):
         ((*SHADOW, "--rules", "none.yaml"), "there is no such file"),
         ((*SHADOW, "--rules", "twice.yaml"), "margin is given by an option"),
         ((*SHADOW, "--rules", "odd.yaml"), "unknown key 'slicez'"),
-        ((*SHADOW, "--node", "a b"), "expected a name of letters, digits"),
+        ((*SHADOW, "--node", "a b"), "node: expected"),
+        ((*SPLIT, "--max-units", 100), "max_units judges units that both have answered, and in mode split"),
+        ((*SPLIT, "--evidence", "agreement"), "evidence: agreement judges units that both"),
+        ((*SPLIT, "--rules", "parts.yaml"), "slices judges units that both have answered"),
+        ((*SHADOW, "--key", "none.key"), "there is no such file"),
     ],
 )
 def test_wrong_input_writes_nothing(jettison, place, tmp_path, arguments, words):
     (tmp_path / "twice.yaml").write_text("margin: 0.1\n")
     (tmp_path / "odd.yaml").write_text("slicez: []\n")
+    (tmp_path / "parts.yaml").write_text("slices: [{name: night, margin: 0.01}]\n")
     answer = jettison(*arguments, "--json")
     assert answer.code == 2
     assert words in answer.document["error"]["detail"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from ab_world import SHADOW, SPLIT, count, differ, folder_of, repository
+from ab_world import KEY, SHADOW, SPLIT, count, differ, folder_of, repository
 
 from jettison.cli.ab_promote import EndedDocument
 from jettison.cli.ab_status import StatusDocument
@@ -99,6 +99,26 @@ def test_labels_judge_the_disagreements(jettison, night, tmp_path):
     ]
     document = jettison("ab", "status", "night", "--json").document["verdict"]
     assert (document["units"], document["pending"]) == (9, 1)
+
+
+def test_where_there_is_a_key_unsigned_counters_are_no_evidence(jettison, place, tmp_path):
+    (tmp_path / "fleet.key").write_bytes(KEY)
+    assert jettison(*SHADOW, "--key", "fleet.key", "--node", "$NODE_NAME").code == 0
+    night = folder_of()
+    count(night, whole=Tally(offered=10, agree=9, same=9, disagree=1), key=KEY)
+    differ(night, "r1", 3, 5)
+    (tmp_path / "labels.csv").write_text("request,label\nr1,5\n")
+    assert jettison("ab", "label", "labels.csv").code == 0
+    status = jettison("ab", "status", "night", "--json")
+    assert status.document["verdict"]["units"] == 10, "what labels judged is signed as well"
+    files = sorted(night.counter_folder.glob("*.json"))
+    assert [path.name.partition(".")[2] for path in files] == ["NODE_NAME.labels.json", "edge-1.json"]
+    merged = jettison("ab", "merge", *files, "-o", "all.json", "--key", "fleet.key", "--json")
+    assert merged.document["signed"] is True
+    count(night, 2, whole=GOOD)
+    answer = jettison("ab", "wait", "night", "--every", 0.1, "--exit-code", "--json")
+    assert answer.code == 5
+    assert answer.document["error"]["detail"] == ("expected a signature by the given key, found no signature")
 
 
 def test_a_changed_label_ends_with_1_and_stands(jettison, night, tmp_path):
@@ -283,6 +303,22 @@ def test_wait_walks_up_the_ramp_and_ends_where_it_is_done(jettison, place):
     assert answer.document["notes"] == [
         "the ramp is done and nothing objects; split traffic alone proves no quality"
     ]
+
+
+def test_status_of_a_split_shows_its_arms_and_what_it_cannot_decide(jettison, place):
+    assert jettison(*SPLIT, "--ramp-units", 100).code == 0
+    count(folder_of(), whole=Tally(arms=((100, Arms(60, 3, 1, 2)), (1000, Arms(900, 107, 0, 0)))))
+    out = jettison("ab", "status", "night").out
+    assert out.startswith("night: continue, after 1,070 units given out\n")
+    for words in ("1.00%", "10.00%", "107", "candidate failed", "no verdict promotes it"):
+        assert words in out
+    assert "better" not in out.partition("candidate failed")[0]
+
+
+def test_watching_a_split_ends_with_its_ramp(jettison, place):
+    assert jettison(*SPLIT, "--ramp", "0.5", "--ramp-units", 100).code == 0
+    count(folder_of(), whole=Tally(arms=((5000, Arms(50, 50)),)))
+    assert "the ramp is done" in jettison("ab", "status", "night", "--watch").out
 
 
 def test_a_ramp_stops_where_a_guard_objects(jettison, place):

@@ -10,7 +10,7 @@ import sys
 import onnx
 import pytest
 
-from jettison.triton.server import ALL_MODELS, ServerOptions, TritonServer
+from jettison.triton.server import ServerOptions, TritonServer
 from zoo.builder import image_net
 
 PROGRAM = """#!{python}
@@ -21,6 +21,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+OPTIONS = """#!{python}
+import sys
+sys.exit("error: " + " ".join(word for word in sys.argv if "load-model" in word or "control" in word))
 """
 ANY_PORTS = ("--http-port", 0, "--grpc-port", 0, "--metrics-port", 0)
 
@@ -102,22 +106,26 @@ def test_an_explicit_server_loads_all_models_and_then_what_is_published(jettison
     net.head(x, 4)
     onnx.save(net.model(), path)
     assert jettison("publish", path, "--repository", root, "--name", "one").code == 0
-    options = ServerOptions(control_mode="explicit", load_models=(ALL_MODELS,))
+    options = ServerOptions(control_mode="explicit", load_models=("one",))
     with TritonServer(root, installation, environment=os.environ, options=options) as server:
         done = jettison("publish", path, "--repository", root, "--name", "one", "--url", server.http_url)
     assert done.code == 0
     assert "proven at the server by its index, readiness, configuration, golden answers" in done.out
 
 
-@pytest.mark.usefixtures("logs")
-def test_explicit_says_so_to_the_server(jettison, tmp_path, program, hit):
-    (tmp_path / "models").mkdir()
-    source = program.read_text().replace("import http", "import pathlib, http", 1)
-    record = f"pathlib.Path({str(tmp_path / 'arguments')!r}).write_text(chr(10).join(sys.argv))\n"
-    program.write_text(source.replace("port = int", record + "port = int", 1))
-    hit(signal.SIGTERM)
-    jettison("serve", tmp_path / "models", "--server", program, "--explicit", *ANY_PORTS)
-    arguments = (tmp_path / "arguments").read_text().splitlines()
-    assert "--model-control-mode=explicit" in arguments
-    assert "--load-model=*" in arguments
-    assert "--http-address=127.0.0.1" in arguments
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ((), "--model-control-mode=none"),
+        (("--explicit",), "--model-control-mode=explicit --load-model=one --load-model=two"),
+    ],
+)
+def test_models_are_loaded_over_the_api_only_where_that_is_said(jettison, tmp_path, program, option, words):
+    for name in ("one", "two"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.pbtxt").write_text("")
+    program.write_text(OPTIONS.format(python=sys.executable))
+    repository = tmp_path / "models"
+    answer = jettison("serve", repository, "--server", program, *ANY_PORTS, *option, "--json")
+    assert answer.code == 4
+    assert words in answer.document["error"]["detail"]

@@ -88,3 +88,52 @@ def test_wrong_settings_are_told_plainly(text, words):
 )
 def test_training_may_stand_anywhere_before_the_casts(passes):
     assert parse_variant(f"a=[{passes}]").trains
+
+
+@pytest.mark.parametrize(
+    ("passes", "words"),
+    [
+        (
+            "{distill: {student: 'a:b'}, teacher: gone.onnx}",
+            "teacher gone.onnx: expected a file, found no such",
+        ),
+        (
+            "{distill: {shrink: {width: 0.5}}, teacher: 'a:b', teacher_state: gone.pt}",
+            "teacher_state gone.pt: expected a file, found no such file. Correct its path",
+        ),
+        ("{train: labels, loss: 'nowhere:found'}", "function 'nowhere:found': No module named 'nowhere'"),
+        ("{train: labels}", "expected labels, which {train: labels} learns, found none"),
+        (
+            "{distill: {shrink: {width: 0.5}}, losses: {labels: 1}}",
+            "which alone have a weight",
+        ),
+    ],
+)
+def test_what_a_pass_would_learn_from_is_looked_for_before_any_work(jettison, workspace, passes, words):
+    with np.load(workspace / "evaluation.npz") as stored:
+        rows = {name: stored[name] for name in stored if name != "labels"}
+        np.savez(workspace / "training.npz", **rows)
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
+        "--training", workspace / "training.npz", "--target", "cpu",
+        "--variant", f"learned=[{passes}]", "-o", workspace / "out",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert words in " ".join(answer.err.split())
+    assert not (workspace / "out").exists()
+
+
+@pytest.mark.parametrize("passes", ["{train: labels}", "{distill: {shrink: {width: 0.5}}}"])
+def test_a_variant_that_trains_without_samples_is_refused(jettison, workspace, tmp_path, passes):
+    (tmp_path / "recipe.yaml").write_text(
+        "model: {name: m, path: m.onnx}\nsamples: {calibration: c.npz}\n"
+        f"variants: [{{name: a, passes: [{passes}]}}]\n"
+    )
+    with pytest.raises(RecipeError, match=r"samples\.training, since variant 'a' trains, found"):
+        load_recipe(tmp_path / "recipe.yaml")
+    answer = jettison(
+        "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
+        "--target", "cpu", "--variant", f"a=[{passes}]", "-o", tmp_path / "o",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert "expected --training, since variant 'a' trains" in " ".join(answer.err.split())

@@ -248,8 +248,8 @@ def test_named_pairs_are_taken_and_wrong_names_are_told(teacher):
     with pytest.raises(ModelError) as caught:
         student(losses={"features": 1}, pairs={"relu": layer.name})(piece_of(teacher), None)
     assert str(caught.value) == (
-        "model students:small: expected a layer for `pairs`, found none named 'relu'. It has 0, 1, 2, 3 and "
-        "others"
+        "student students:small: expected a layer for `pairs`, found none named 'relu'. It has 0, 1, 2, 3 "
+        "and others"
     )
 
 

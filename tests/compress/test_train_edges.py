@@ -134,8 +134,8 @@ def test_a_saved_list_is_no_checkpoint(tmp_path):
     assert read_checkpoint(tmp_path, key="k") is None
 
 
-def test_a_loss_without_a_source_file_has_no_digest_and_one_that_is_not_there_is_told():
-    assert TrainModel(train="labels", loss="builtins:max").loss_sha256 == ""
+def test_an_installed_loss_has_no_digest_and_one_that_is_not_there_is_told():
+    assert TrainModel(train="labels", loss="builtins:max").loss_code == ""
     missing = TrainModel(train="labels", loss="nowhere.to_be:found")
     assert missing.model_dump_json()
     with pytest.raises(RecipeError, match=r"loss 'nowhere\.to_be:found'"):

@@ -278,7 +278,7 @@ def test_an_edited_loss_is_another_setting(losses):
     before = step.model_dump_json()
     (losses / "own_losses.py").write_text((losses / "own_losses.py").read_text() + "\n")
     assert step.model_dump_json() != before
-    assert '"loss_sha256":""' in TrainModel(train="labels").model_dump_json()
+    assert '"loss_code":""' in TrainModel(train="labels").model_dump_json()
 
 
 def refused(model, *, training=None, **settings):

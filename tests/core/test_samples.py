@@ -189,7 +189,7 @@ def test_text_has_a_digest_by_its_words() -> None:
 
 def test_a_module_or_function_that_is_not_there_is_told(module: Module) -> None:
     module.write("own_samples_2", "value = 3")
-    fix = "Install its package, or correct package.module:function"
+    fix = "Install its package, set PYTHONPATH to its folder, or correct the name"
     assert refused("no_such_module_x:f") == f"No module named 'no_such_module_x'. {fix}"
     assert refused("own_samples_2:f") == f"module 'own_samples_2' has no attribute 'f'. {fix}"
     assert refused("own_samples_2:value") == f"'value' is no function. {fix}"

@@ -154,6 +154,9 @@ CASES: dict[str, Case] = {
     ),
     "a/a": _case(AB, {"ab": {"isAA": True, "digests": {"candidate": A}}}),
     "router": _case(AB, {"ab": {"router": {"enabled": True}}}),
+    "router of several pods": _case(
+        AB, {"ab": {"router": {"enabled": True, "podsCountApart": True}}, "workload": {"replicas": 2}}
+    ),
     "router on all nodes": _case(
         AB,
         DAEMON,

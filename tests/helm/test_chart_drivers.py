@@ -107,6 +107,17 @@ def test_the_router_is_told_by_a_file_that_changes_without_a_restart():
     assert json.loads(one(off, "ConfigMap", "edge-jettison-router")["data"]["state.json"])["mode"] == "off"
 
 
+def test_a_router_can_take_its_node_s_name_from_its_pod():
+    found = documents({"ab": {"router": {"enabled": True}}})
+    (container,) = one(found, "Deployment", "edge-jettison-default")["spec"]["template"]["spec"]["containers"]
+    fields = {
+        entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"]
+        for entry in container["env"]
+        if "fieldRef" in entry.get("valueFrom", {})
+    }
+    assert (fields["NODE_NAME"], fields["POD_NAME"]) == ("spec.nodeName", "metadata.name")
+
+
 def test_argo_asks_inline_until_it_knows():
     found = documents(ARGO, driver("argo", waitSeconds=3601, intervalSeconds=60))
     (metric,) = one(found, "AnalysisTemplate")["spec"]["metrics"]

@@ -90,8 +90,9 @@ def test_what_a_client_sent_reaches_the_model(module: ModuleType, world: World, 
     (call,) = world.calls
     assert call.pop("inputs")[0].as_numpy() == 3.0
     assert call == {
-        "model_name": "old", "requested_output_names": ["y"], "request_id": "q", "correlation_id": 7,
-        "flags": 1, "timeout": 7000, "trace": "the trace", "parameters": {"unit": "u", "n": 3, "f": True},
+        "model_name": "old", "model_version": -1, "requested_output_names": ["y"], "request_id": "q",
+        "correlation_id": 7, "flags": 1, "timeout": 7000, "trace": "the trace",
+        "parameters": {"unit": "u", "n": 3, "f": True},
     }  # fmt: skip
 
 
@@ -250,6 +251,11 @@ def test_kept_disagreements_stop_at_the_cap_and_the_counting_goes_on(
         ({"unknown": 1}, r"unknown parameters \['unknown'\]"),
         ({"candidate": "old"}, "baseline and candidate are both 'old'"),
         ({"node": "a/b"}, "node 'a/b': expected letters"),
+        (
+            {"node": "$NO_SUCH_VARIABLE"},
+            "the server's environment has no variable 'NO_SUCH_VARIABLE': set it",
+        ),
+        ({"key_path": "/nowhere/fleet.key"}, "No such file or directory: '/nowhere/fleet.key'"),
         ({"deadline_ms": 0}, r"expected \['deadline_ms'\] above 0"),
         ({"task": "detection"}, "name output and score_output"),
         ({"output": "z"}, r"outputs \['z'\] are to be compared, the configuration has \['y'\]"),
@@ -260,6 +266,28 @@ def test_wrong_settings_are_refused_at_the_load(
 ) -> None:
     with pytest.raises(fakes.Error, match=words), router(module, world, tmp_path, **settings):
         pass
+
+
+def test_a_key_that_is_too_short_is_refused_at_the_load(
+    module: ModuleType, world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("short\n")
+    words = "expected at least 16 bytes, found 5"
+    with (
+        pytest.raises(fakes.Error, match=words),
+        router(module, world, tmp_path, key_path=tmp_path / "key"),
+    ):
+        pass
+
+
+def test_the_node_s_name_comes_from_the_environment(
+    module: ModuleType, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE_NAME", "gate-7")
+    write_state(tmp_path, mode="shadow")
+    with router(module, world, tmp_path, node="$NODE_NAME", unit_max_requests=1) as live:
+        live.ask(*units(2))
+    assert counted(tmp_path, node="gate-7")["all"]["offered"] == 2
 
 
 def test_the_counter_file_is_written_each_second_while_requests_come(

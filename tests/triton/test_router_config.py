@@ -52,6 +52,25 @@ def options(folder: Path, **given: object) -> RouterOptions:
     )
 
 
+def test_versions_that_a_router_names_are_not_retired(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    for factor in (2.0, 3.0):
+        config = zoo.published(root, tmp_path, "m", zoo.affine(factor))
+    named = options(tmp_path, baseline_version=1, candidate_version=2)
+    publish_router(router_config("r", config, config, options=named), root, created=CREATED)
+    for factor in (4.0, 5.0, 6.0):
+        zoo.published(root, tmp_path, "m", zoo.affine(factor))
+    assert ModelFolder(root / "m").listed_versions() == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("versions", [(-1, -1), (1, 1), (-1, 1)])
+def test_one_model_is_two_sides_only_by_two_versions(tmp_path: Path, versions: tuple[int, int]) -> None:
+    """The newest may be the very version that is named."""
+    named = options(tmp_path, baseline_version=versions[0], candidate_version=versions[1])
+    with pytest.raises(RepositoryError, match="expected three names, found 'r' before 'm' and 'm'"):
+        router_config("r", model("m"), model("m"), options=named)
+
+
 def test_the_configuration_is_complete_and_survives_its_text(tmp_path: Path) -> None:
     config = router_config("r", model("old"), model("new"), options=options(tmp_path))
     text = write(config)

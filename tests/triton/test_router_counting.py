@@ -14,11 +14,13 @@ import router_fakes as fakes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jettison.experiment.counter_file import read_counters
+from jettison.core.errors import InputError
+from jettison.experiment.counter_file import is_signed, read_counters, verify
 from jettison.experiment.counters import merge
 from jettison.experiment.tally import BUCKETS, Arms, Tally
 
 WEIGHTS = st.integers(0, BUCKETS)
+KEY = b"0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +209,61 @@ def test_the_file_is_what_the_experiment_reads(lines: ModuleType, files: ModuleT
     )  # fmt: skip
     assert found.tally("night") == Tally(offered=1, agree=1, same=1, within_limit=1)
     assert file.document(file.load(), 1) == json.loads(file.path.read_text())
+
+
+@given(seen=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["", "night", "rain"]), WEIGHTS)))
+def test_what_the_router_signs_is_what_an_auditor_verifies(
+    lines: ModuleType, files: ModuleType, tmp_path_factory: pytest.TempPathFactory, seen: list[Any]
+) -> None:
+    units = lines.Units(idle_s=10.0, max_requests=1, most_open=2)
+    for i, (outcome, part, weight) in enumerate(seen):
+        units.add(
+            lines.Event(f"u{i}", outcome, weight, slice=part, candidate_errors=i % 2, over_limit=1), 0.0
+        )
+    folder = tmp_path_factory.mktemp("signed")
+    file = files.CounterFile(str(folder), "e1", "edge-1", key=KEY)
+    file.write(files.NodeState(1000, 0, units.counts), [], list)
+    (state,) = read_counters(file.path).states
+    verify(state, KEY)
+    assert not is_signed(state, b"another key of 16")
+
+
+@pytest.mark.parametrize("change", ["count", "signature", "unsigned"])
+def test_a_file_that_the_key_did_not_sign_is_not_gone_on_with(
+    lines: ModuleType, files: ModuleType, tmp_path: Path, change: str
+) -> None:
+    """Who may write the file must not get our signature under counts of theirs."""
+    units = lines.Units(idle_s=10.0, max_requests=1, most_open=2)
+    units.add(lines.Event("a", lines.AGREE), 0.0)
+    file = files.CounterFile(str(tmp_path), "e1", "edge-1", key=KEY, clock=lambda: 2000.0)
+    file.write(files.NodeState(1000, 0, units.counts), [], list)
+    assert file.load().epoch == 1000, "its own it goes on with"
+    document = json.loads(file.path.read_text())
+    (node,) = document["nodes"]
+    if change == "count":
+        node["slices"]["all"]["agree"] = 900
+    elif change == "signature":
+        node["signature"] = "é" + node["signature"][1:]
+    else:
+        del node["signature"]
+    file.path.write_text(json.dumps(document))
+    state = file.load()
+    assert (state.epoch, state.counts) == (2000, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["e1.edge-1.torn-2000"]
+
+
+def test_a_ledger_signs_every_state_that_it_writes(
+    load: Any, lines: ModuleType, ledgers: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "fleet.key"
+    path.write_bytes(KEY + b"\n")
+    ledger = ledgers.Ledger(settings(load, tmp_path, key_path=str(path)), pytest.fail)
+    ledger.add("e1", lines.Event("a", lines.AGREE))
+    ledger.close()
+    (state,) = read_counters(tmp_path / "e1.edge-1.json").states
+    verify(state, KEY)
+    with pytest.raises(InputError, match="found a signature by another key"):
+        verify(state, b"another key of 16")
 
 
 def test_states_of_one_node_grow_and_merge(

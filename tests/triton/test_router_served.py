@@ -11,11 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import served_models as zoo
+import tritonclient.grpc
 import tritonclient.http
 from router_live import Live, serving
+from served_models import CREATED
 
 from jettison.experiment.counter_file import read_counters
+from jettison.triton.router import RouterOptions, publish_router, router_config
 from jettison.triton.runtime import Installation
+from jettison.triton.server import TritonServer
 from jettison.verdict_service.sources import MetricsEndpoint
 
 pytestmark = pytest.mark.server
@@ -139,6 +144,30 @@ def test_a_candidate_whose_stub_died_is_answered_for(
             assert [live.ask() for _ in range(30)] == [2.0] * 30
         live.set(mode="off")
         assert live.ask() == 2.0
+
+
+def test_two_versions_of_one_model_are_asked_by_their_numbers(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Version 3, the newest, is asked by nobody."""
+    root = tmp_path / "repository"
+    for factor in (2.0, 3.0):
+        config = zoo.published(root, tmp_path, "m", zoo.affine(factor))
+    options = RouterOptions(
+        state_path=tmp_path / "state.json", counter_folder=tmp_path / "counters", node="$HOME_OF_TESTS",
+        baseline_version=1, candidate_version=2,
+    )  # fmt: skip
+    publish_router(router_config("r", config, config, options=options), root, created=CREATED)
+    zoo.published(root, tmp_path, "m", zoo.affine(5.0))
+    environment = {**os.environ, "HOME_OF_TESTS": "gate-7"}
+    with TritonServer(root, installation, environment=environment, log=tmp_path / "log") as server:
+        live = Live(server, tmp_path, tritonclient.grpc)
+        live.set(mode="split", weight=10_000, experiment="e1")
+        assert live.ask("u") == 3.0
+        live.set(mode="shadow", experiment="e1")
+        assert [live.ask(f"u{i}") for i in range(5)] == [2.0] * 5
+    counts = json.loads((tmp_path / "counters" / "e1.gate-7.json").read_text())["nodes"][0]["slices"]["all"]
+    assert counts["disagree"] == counts["offered"] > 0
 
 
 def test_an_unloaded_candidate_is_answered_for(

@@ -22,18 +22,19 @@ def soak(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_a_minute_under_sixteen_clients_gives_no_error_and_bounded_memory(soak: Any, tmp_path: Path) -> None:
-    """In so short a time regions still grow to what 16 clients need, so the bounds are sizes and no growth.
+def test_three_minutes_under_sixteen_clients_give_flat_memory(soak: Any, tmp_path: Path) -> None:
+    """Half of it at most is the warm-up. Shared memory then stands: an answer of 4 MB is a percent of it.
 
-    Both instances have about 130 MB and all regions about 270 MB after some minutes; a leak of one answer of
-    4 MB in three would be beyond the bounds after 300 of them.
+    The router's own memory is that of tensors under way, some of 4 MB, which come and go: its means over some
+    twenty seconds may differ by more than the 5 % of a long soak. A leak of 1 MB a second would double it.
     """
-    found = soak.soak(tmp_path, minutes=0.9, clients=16)
+    found = soak.soak(tmp_path, minutes=3, clients=16)
     assert (found["errors"], found["first_errors"]) == (0, [])
     assert all(count > 20 for count in found["answers"].values())
     assert found["router_processes"] == [2]
-    assert found["router_memory"]["most_mb"] < 300
-    assert found["shared_memory"]["most_mb"] < 500
+    assert found["shared_memory"]["growth"] <= 0.05
+    assert found["shared_memory"]["most_mb"] < 800
+    assert found["router_memory"]["growth"] <= 0.25
     assert found["router"]["lost_events"] == 0
     counted = found["counted"]
     assert counted["offered"] == counted["agree"] > 20
@@ -49,8 +50,25 @@ def test_growth_and_errors_are_told(soak: Any, last: tuple[int, int], error: str
     looks = [soak.Look(100.0 + i, router, 2, shared) for i, (router, shared) in enumerate(pairs)]
     load = soak.Load()
     load.add("8 KB", error)
-    found = soak.report(load, looks, 1.0)
+    found = soak.report(load, looks, looks, 1.0)
     assert found["is_good"] is is_good
+
+
+@pytest.mark.parametrize(
+    ("shared", "is_calm"),
+    [
+        ((50, 100, 90, 100, 100), True),
+        ((100, 50, 60, 80, 100), True),
+        ((50, 100, 90, 102, 90), False),
+        ((50, 100, 100), False),
+    ],
+)
+def test_it_is_warm_once_no_peak_was_passed_for_a_while(
+    soak: Any, shared: tuple[int, ...], is_calm: bool
+) -> None:
+    """One look for each half of that while."""
+    looks = [soak.Look(soak.CALM_S / 2 * i, 100, 2, value) for i, value in enumerate(shared)]
+    assert soak.is_calm(looks) is is_calm
 
 
 def test_it_explains_itself() -> None:

@@ -175,7 +175,7 @@ What values must hold together. Single values are the schema's. Each text says w
 {{- end -}}
 {{- $pods := 0 -}}
 {{- range .Values.targets }}{{ $pods = add $pods (int (default $.Values.workload.replicas .replicas)) }}{{ end -}}
-{{- if and $ab.router.enabled (eq .Values.workload.kind "Deployment") (gt $pods 1) -}}
-{{- fail "ab.router: a router's node stands in its configuration, and two pods with one repository would count under one name. Set workload.replicas to 1, or kind to DaemonSet with a repository of its own on each node" -}}
+{{- if and $ab.router.enabled (not $ab.router.podsCountApart) (eq .Values.workload.kind "Deployment") (gt $pods 1) -}}
+{{- fail "ab.router: a router's node stands in its configuration, and two pods with one repository would count under one name. Publish a router whose node is $POD_NAME (jettison ab start --node '$POD_NAME') and set ab.router.podsCountApart to true, or set workload.replicas to 1" -}}
 {{- end -}}
 {{- end -}}

@@ -163,6 +163,12 @@ volumeMounts:
     fieldRef: {fieldPath: metadata.uid}
     {{- end }}
 {{- end }}
+{{- if .Values.ab.router.enabled }}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- end }}
 {{- with .Values.server.env }}
 {{ toYaml . }}
 {{- end }}

@@ -14,6 +14,7 @@ from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
 from jettison.core.strict_yaml import read_mapping
+from jettison.experiment.counter_file import read_key
 from jettison.experiment.folder import LARGEST_BYTES, Setup, Side
 from jettison.experiment.opening import Begun, open_experiment, options_of, side_of
 from jettison.experiment.settings import REQUEST, Settings
@@ -46,7 +47,7 @@ def start(
     name: str = typer.Argument(..., help="What people call the experiment."),
     repository: Path = typer.Option(..., "--repository", help="The model repository."),
     baseline: str = typer.Option(
-        ..., "--baseline", help="The model that serves today: NAME or NAME:VERSION."
+        ..., "--baseline", help="The model that serves today: NAME, or NAME@VERSION for an older one."
     ),
     candidate: str = typer.Option(..., "--candidate", help="The model that shall replace it."),
     margin: float | None = typer.Option(
@@ -93,7 +94,12 @@ def start(
     router_option: list[str] = typer.Option(
         [], "--router-option", help="KEY=VALUE of the router, such as sample_share=0.5; may come again."
     ),
-    node: str | None = typer.Option(None, "--node", help="This machine's name in the counters."),
+    node: str | None = typer.Option(
+        None, "--node", help="This machine's name in the counters; '$NAME' takes it where the router runs."
+    ),
+    key: Path | None = typer.Option(
+        None, "--key", help="The file of the key by which all counters shall be signed."
+    ),
     url: str | None = typer.Option(
         None, "--url", help="HOST:PORT of a running server's HTTP service, in explicit mode: load it there."
     ),
@@ -120,11 +126,12 @@ def start(
         "latency": latency, "data_source": data_source or f"{mode}:{router or name}",
     }  # fmt: skip
     settings = _settings(name, sides, {k: v for k, v in given.items() if v is not None}, rules)
+    _check_split(mode, settings)
     try:
         setup = Setup(
             router=router or name, repository=repository.absolute(), baseline=sides[0], candidate=sides[1],
             mode="split" if mode == "split" else "shadow", ramp=shares, ramp_units=ramp_units,
-            task=_task(mode, task), node=node or host(), salt=settings.id, started=now(),
+            task=_task(mode, task), node=node or host(), key=_key(key), salt=settings.id, started=now(),
         )  # fmt: skip
         options = options_of(home, settings, setup, {**_pairs(router_option), "output": output})
     except ValidationError as error:
@@ -163,6 +170,27 @@ def _shares(mode: str, ramp: str) -> tuple[int, ...]:
     return weights
 
 
+def _check_split(mode: str, settings: Settings) -> None:
+    """Nothing, where the mode counts what the settings ask.
+
+    Raises:
+        InputError: They ask for pairs, and a split has none: what they say would never happen.
+    """
+    asked = {
+        "max_units": settings.max_units is not None,
+        "min_units": settings.min_units > 0,
+        "slices": bool(settings.slices),
+        "evidence: agreement": settings.evidence == "agreement",
+    }
+    idle = [name for name, is_asked in asked.items() if is_asked]
+    if mode == "split" and idle:
+        raise InputError(
+            "ab start",
+            detail=f"{idle[0]} judges units that both have answered, and in mode split none is",
+            fix="Leave it out (--ramp-units says how long a share lasts), or give --mode shadow",
+        )
+
+
 def _task(mode: str, task: str | None) -> str:
     if task is None and mode == "shadow":
         raise InputError(
@@ -171,6 +199,14 @@ def _task(mode: str, task: str | None) -> str:
             fix="Give classification, embedding, detection or tolerance (docs/router.md)",
         )
     return task or "tolerance"
+
+
+def _key(path: Path | None) -> Path | None:
+    """The key's absolute path, where there is a key in that file."""
+    if path is None:
+        return None
+    read_key(path)
+    return path.absolute()
 
 
 def _settings(name: str, sides: Sequence[Side], given: Mapping[str, object], rules: Path | None) -> Settings:
@@ -242,10 +278,23 @@ def _notes(setup: Setup, settings: Settings, loaded: bool | None) -> tuple[str, 
             "both models are the same file: an A/A experiment, which tests the road and promotes nothing"
         )
     if setup.mode == "split":
-        notes.append("split traffic has no pairs: it can roll back, and proves no quality (`ab replay` does)")
+        notes += _split_notes(setup, settings)
     elif settings.unit != REQUEST:
         notes.append(f"requests name their {settings.unit} by the parameter `unit` (docs/router.md)")
     return tuple(notes)
+
+
+def _split_notes(setup: Setup, settings: Settings) -> list[str]:
+    late = " or is late too often" if settings.latency else ""
+    units = f"{setup.ramp_units:,} units at {setup.ramp[-1] / BUCKETS:.2%}"
+    notes = [
+        f"a split rolls back where the candidate fails more{late}, and is invalid where units do not come in "
+        "their shares; it proves no quality, so that no verdict promotes it: shadow or replay first",
+        f"`ab wait` ends by such a verdict, or after {units} with exit code 4 of --exit-code",
+    ]
+    if settings.latency is None:
+        notes.append("nothing limits its latency: --latency-limit-ms does")
+    return notes
 
 
 def _next(name: str, setup: Setup, settings: Settings, *, is_served: bool) -> tuple[str, ...]:

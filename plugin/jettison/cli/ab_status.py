@@ -126,6 +126,8 @@ def notes_of(folder: ExperimentFolder, look: Look) -> tuple[str, ...]:
         notes.append(f"a newer version of {', '.join(look.newer)} is served than the one that is judged")
     if look.is_ramp_done:
         notes.append("the ramp is done and nothing objects; split traffic alone proves no quality")
+    elif look.setup.mode == "split" and look.decision == "continue":
+        notes.append("a split can roll back or be invalid; it proves no quality, and no verdict promotes it")
     tally = look.tally
     if look.act is None and not (tally.offered or tally.arms):
         notes.append("nothing is counted yet: do requests reach the router, and is it loaded?")
@@ -141,7 +143,7 @@ def page(folder: ExperimentFolder, look: Look, looks: Sequence[Snapshot]) -> Ren
     verdict = look.verdict
     stands = ", which stands" if look.stands else ""
     lines = [
-        Text(f"{folder.name}: {look.decision}, after {verdict.units:,} units{stands}", style="bold"),
+        Text(f"{folder.name}: {look.decision}, after {look.progress}{stands}", style="bold"),
         *(Text(f"  {reason}") for reason in verdict.reasons),
         Text(_traffic(look)),
     ]
@@ -149,7 +151,8 @@ def page(folder: ExperimentFolder, look: Look, looks: Sequence[Snapshot]) -> Ren
     course = _course(look, looks)
     rows = [line for line in (figure, course) if line]
     notes = [Text(note if note.startswith("next: ") else f"note: {note}") for note in notes_of(folder, look)]
-    return Group(*lines, _counts(look.tally), _tests(verdict), *map(Text, rows), *notes)
+    counts = _arms(look.tally) if look.setup.mode == "split" else _counts(look.tally)
+    return Group(*lines, counts, _tests(verdict), *map(Text, rows), *notes)
 
 
 def _traffic(look: Look) -> str:
@@ -170,6 +173,15 @@ def _counts(tally: Tally) -> Table:
     lost = tally.baseline_lost + tally.candidate_lost
     counts = tally.better, tally.same, tally.worse, between, tally.pending, lost, tally.agree, tally.disagree
     table.add_row(*(f"{count:,}" for count in counts))
+    return table
+
+
+def _arms(tally: Tally) -> Table:
+    """What each of the two got at each share, and failed."""
+    table = Table("share", "baseline", "candidate", "baseline failed", "candidate failed")
+    for weight, arms in tally.arms:
+        counts = arms.baseline_units, arms.candidate_units, arms.baseline_errors, arms.candidate_errors
+        table.add_row(f"{weight / BUCKETS:.2%}", *(f"{count:,}" for count in counts))
     return table
 
 
@@ -220,6 +232,6 @@ def _watch(folder: ExperimentFolder, every_s: float) -> Sequence[Snapshot]:
             if out.is_terminal or looks[-1:] != shown[-1:]:
                 live.update(page(folder, look, looks), refresh=out.is_terminal)
             shown = looks
-            if look.decision != "continue" or look.act is not None:
+            if look.decision != "continue" or look.act is not None or look.is_ramp_done:
                 return looks
             time.sleep(every_s)

@@ -85,7 +85,7 @@ def _wait(folder: ExperimentFolder, timeout_s: float | None, every_s: float) -> 
         if look.is_ramp_done:
             return look, False
         weight = take_next_share(folder, look)
-        line = f"{look.verdict.units:,} units, {look.verdict.pending:,} waiting"
+        line = f"{look.progress}, {look.verdict.pending:,} waiting"
         if weight is not None:
             line = f"{line}; the candidate gets {weight / BUCKETS:.2%} from now on"
         if line != told:
@@ -139,7 +139,7 @@ def _tell(folder: ExperimentFolder, look: Look, *, timed_out: bool, as_json: boo
         print_json(document)
         return
     late = ", time is up" if timed_out else ""
-    typer.echo(f"{document.decision}, after {document.units:,} units{late}")
+    typer.echo(f"{document.decision}, after {look.progress}{late}")
     for reason in document.reasons:
         typer.echo(f"  {reason}")
     if path is not None:

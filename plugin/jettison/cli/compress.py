@@ -15,7 +15,7 @@ from jettison.cli.surroundings import surroundings
 from jettison.core.targets import parse_target
 from jettison.pipeline.run import run as walk
 from jettison.recipe import ModelSource, Recipe, SampleSources
-from jettison.recipe_effects import OPTIONS, refuse_idle
+from jettison.recipe_effects import OPTIONS, refuse_idle, refuse_unfed
 from jettison.recipe_text import parse_variant, recipe_error
 from jettison.sources.source import Source, source_from
 
@@ -81,6 +81,7 @@ def compress(
     except ValidationError as error:
         raise recipe_error("compress", error) from error
     refuse_idle(recipe, "compress", spelled=OPTIONS)
+    refuse_unfed(recipe, "compress", spelled=OPTIONS)
     with progress_bars() as reporter:
         result = walk(recipe, surroundings(output, reporter))
     finish(result, output, as_json=as_json)

@@ -15,7 +15,7 @@ from jettison.cli.interrupts import Terminated
 from jettison.cli.local_server import local_installation
 from jettison.core.errors import ExternalError, InputError
 from jettison.triton.repository import model_folders
-from jettison.triton.server import ALL_MODELS, ServerOptions, TritonServer
+from jettison.triton.server import ServerOptions, TritonServer
 
 
 class Endpoints(BaseModel):
@@ -41,7 +41,9 @@ def serve(
         120.0, "--deadline", min=1.0, help="Seconds until all models must be ready."
     ),
     explicit: bool = typer.Option(
-        False, "--explicit", help="Load models over the API, as publish --url does; all are loaded at start."
+        False,
+        "--explicit",
+        help="Let publish --url and ab start --url load models; whoever reaches its ports can then run code.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document when the server is ready."),
 ) -> None:
@@ -53,9 +55,9 @@ def serve(
     Example: `jettison serve model_repository`
     """
     options = _options(http_port, grpc_port, metrics_port, deadline_s)
-    if explicit:
-        options = options.model_copy(update={"control_mode": "explicit", "load_models": (ALL_MODELS,)})
     models = tuple(folder.name for folder in model_folders(repository))
+    if explicit:
+        options = options.model_copy(update={"control_mode": "explicit", "load_models": models})
     if not models:
         err.print(f"note: {repository} holds no model", highlight=False, soft_wrap=True)
     installation = local_installation(server)

@@ -80,8 +80,8 @@ class BoundModule(Protocol):
 class Modules(Protocol):
     """The way of passes to torch modules that a recipe names by `package.module:function`."""
 
-    def open(self, factory: str, state: Path | None, *, inputs: Collection[str]) -> BoundModule:
-        """A new module, in evaluation mode, bound to arrays of these names."""
+    def open(self, factory: str, state: Path | None, *, inputs: Collection[str], role: str) -> BoundModule:
+        """A new module, in evaluation mode, bound to arrays of these names; errors name it by its role."""
         ...
 
     def export(
@@ -173,4 +173,18 @@ class Pass(Protocol):
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The new model; called only where `check` found no refusal."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A pass that learns from samples, by code and models that the recipe names."""
+
+    def check_sources(self, training: Samples) -> None:
+        """Nothing, where all that it will read is there: asked before any work.
+
+        Raises:
+            ModelError: A model or state dict that it names does not exist.
+            SamplesError: A function that it names does not exist, or the samples lack what it learns from.
+        """
         ...

@@ -246,7 +246,7 @@ def load_function(text: str) -> Callable[..., Any]:
         SamplesError: No such module or function, or its module fails as it is imported.
     """
     module, _, name = text.partition(":")
-    what, fix = f"function {text!r}", "Install its package, or correct package.module:function"
+    what, fix = f"function {text!r}", "Install its package, set PYTHONPATH to its folder, or correct the name"
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, SyntaxError) as error:

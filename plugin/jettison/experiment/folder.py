@@ -30,11 +30,12 @@ from jettison.core.validation import problem_of
 from jettison.experiment.counter_file import read_all
 from jettison.experiment.counters import CounterSet
 from jettison.experiment.registry import Ending
-from jettison.experiment.settings import Name, Settings
+from jettison.experiment.settings import Settings
 from jettison.experiment.settings_file import load_settings
 from jettison.experiment.tally import BUCKETS
 from jettison.experiment.verdict import Verdict
 from jettison.experiment.verdict_file import read_verdict, write_verdict
+from jettison.triton.router import Node
 
 REGISTRY = "registry.json"
 SETTINGS = "settings.yaml"
@@ -45,13 +46,26 @@ Weight = Annotated[int, Field(gt=0, lt=BUCKETS)]
 
 
 class Side(BaseModel):
-    """One of the two models as it was served when the experiment began."""
+    """One of the two models as it was served when the experiment began.
+
+    Args:
+        model: Its name.
+        version: Its version.
+        sha256: Of what is served.
+        is_pinned: Whether the router asks this version; else the newest, whichever that is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     version: int
     sha256: str
+    is_pinned: bool = False
+
+    @property
+    def named(self) -> str:
+        """What finds the same again in the repository: the newest version, or the pinned one."""
+        return f"{self.model}@{self.version}" if self.is_pinned else self.model
 
 
 class Setup(BaseModel):
@@ -66,7 +80,8 @@ class Setup(BaseModel):
         ramp: The weights of mode `split`, in buckets of 10,000, in their order; the first is where it begins.
         ramp_units: So many units at one weight, and the next may follow.
         task: What agreement of two answers means.
-        node: Under which name the router of this home counts.
+        node: Under which name the router of this home counts, or the variable that holds it where it runs.
+        key: The file of the key by which all counters are signed; None where nobody signs.
         salt: What is hashed with a unit's key.
         started: When, in ISO 8601.
     """
@@ -82,7 +97,8 @@ class Setup(BaseModel):
     ramp: tuple[Weight, ...] = ()
     ramp_units: int = Field(default=1000, gt=0)
     task: str
-    node: Name
+    node: Node
+    key: Path | None = None
     salt: str
     started: str
 
@@ -171,15 +187,15 @@ class ExperimentFolder:
         except ValidationError as error:
             raise InputError(what, detail=problem_of(error).detail, fix="Restore it") from error
 
-    def counters(self, *, key: Path | None = None) -> CounterSet:
-        """All that is counted so far: of every node, and by labels; with a key's file only what it signed.
+    def counters(self) -> CounterSet:
+        """All that is counted so far, of every node and by labels; where there is a key, all signed by it.
 
         Raises:
             InputError: A file is no counter file; two states of a node contradict each other; not signed.
         """
         experiment = self.settings().id
         paths = sorted(self.counter_folder.glob(f"{experiment}.*.json"))
-        return read_all(paths, key=key) if paths else CounterSet(experiment)
+        return read_all(paths, key=self.setup().key) if paths else CounterSet(experiment)
 
     def verdict(self) -> Verdict | None:
         """The verdict that ended it, or None where there is none yet.

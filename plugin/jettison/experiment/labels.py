@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from jettison.core.errors import InputError
 from jettison.core.files import append_lines
 from jettison.core.locks import locked
-from jettison.experiment.counter_file import write_counters
+from jettison.experiment.counter_file import read_key, sign, write_counters
 from jettison.experiment.counters import WHOLE, Counters, CounterSet
 from jettison.experiment.disagreements import (
     Differing,
@@ -232,10 +232,13 @@ def _write_counters(folder: ExperimentFolder, experiment: str, book: Book) -> No
     """The judged units as the counters of a node of their own; the number of the state is theirs."""
     if not book.scores:
         return
-    node = f"{folder.setup().node}.labels"
+    setup = folder.setup()
+    node = f"{setup.node.lstrip('$')}.labels"
     slices: dict[str, Tally] = defaultdict(Tally)
     for score, parts in book.scores.values():
         for part in {WHOLE, *parts}:
             slices[part] += unit_tally(score)
     state = Counters(experiment, node, sequence=len(book.scores), slices=tuple(sorted(slices.items())))
+    if setup.key is not None:
+        state = sign(state, read_key(setup.key))
     write_counters(folder.counter_folder / f"{experiment}.{node}.json", CounterSet(experiment, (state,)))

@@ -48,6 +48,14 @@ class Look:
         return self.verdict.decision
 
     @property
+    def progress(self) -> str:
+        """How far it is, in words; of a split, which judges no unit, how many were given out."""
+        if self.setup.mode == "split":
+            given = sum(arms.baseline_units + arms.candidate_units for _, arms in self.tally.arms)
+            return f"{given:,} units given out"
+        return f"{self.verdict.units:,} units"
+
+    @property
     def is_ramp_done(self) -> bool:
         """Whether the last share of a split has seen its units, and nothing objects."""
         if self.setup.mode != "split" or self.state is None or self.decision != "continue":
@@ -75,11 +83,12 @@ def look_at(folder: ExperimentFolder) -> Look:
 
 
 def newer_versions(setup: Setup) -> tuple[str, ...]:
-    """Models of which another version is the newest now; what is counted from then on is about that one."""
+    """Models of which another version is the newest now, and is asked: counts from then on are about it."""
     return tuple(
         side.model
         for side in (setup.baseline, setup.candidate)
-        if (known := ModelFolder(setup.repository / side.model).listed_versions())
+        if not side.is_pinned
+        and (known := ModelFolder(setup.repository / side.model).listed_versions())
         and known[-1] != side.version
     )
 

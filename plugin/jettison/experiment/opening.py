@@ -59,13 +59,13 @@ class Begun:
 
 
 def side_of(repository: Path, named: str) -> Side:
-    """The newest version of a published model, by `NAME` or `NAME:VERSION`.
+    """A version of a published model that is served: the newest by `NAME`, any by `NAME@VERSION`.
 
     Raises:
-        RepositoryError: There is no such model or version; it is not the newest, which alone is asked; a file
-            was changed in place.
+        RepositoryError: There is no such model, or it does not serve that version; a file was changed in
+            place.
     """
-    name, _, version = named.partition(":")
+    name, _, version = named.partition("@")
     model = ModelFolder(repository.absolute() / name)
     known = model.listed_versions() if name else []
     if not known:
@@ -74,13 +74,14 @@ def side_of(repository: Path, named: str) -> Side:
             detail=f"there is no published model {name!r} in {repository}",
             fix="Publish it first: jettison publish",
         )
-    if version and version != str(known[-1]):
+    if version and version not in map(str, known):
         raise RepositoryError(
             f"model {named!r}",
-            detail=f"expected its newest version {known[-1]}, which the router asks, found {version!r}",
-            fix="Publish that version under a name of its own",
+            detail=f"expected a version that is served, {', '.join(map(str, known))}, found {version!r}",
+            fix="Name one of them, or leave @VERSION out for the newest",
         )
-    return Side(model=name, version=known[-1], sha256=served_digest(model, known[-1]))
+    number = int(version or known[-1])
+    return Side(model=name, version=number, sha256=served_digest(model, number), is_pinned=bool(version))
 
 
 def served_digest(model: ModelFolder, version: int) -> str:
@@ -113,7 +114,7 @@ def changed_sides(setup: Setup) -> list[str]:
     found = []
     for side in (setup.baseline, setup.candidate):
         try:
-            now = side_of(setup.repository, side.model)
+            now = side_of(setup.repository, side.named)
         except RepositoryError as error:
             found.append(str(error))
             continue
@@ -133,6 +134,9 @@ def options_of(home: Path, settings: Settings, setup: Setup, given: dict[str, st
         "state_path": folder.state_path,
         "counter_folder": folder.counter_folder,
         "node": setup.node,
+        "key_path": setup.key,
+        "baseline_version": _asked(setup.baseline),
+        "candidate_version": _asked(setup.candidate),
         "task": setup.task,
         "latency_limit_ms": settings.latency.limit_ms if settings.latency else 0.0,
         "unit_max_requests": 1 if settings.unit == REQUEST else None,
@@ -144,6 +148,10 @@ def options_of(home: Path, settings: Settings, setup: Setup, given: dict[str, st
             "ab start", detail=f"{idle[0]} follows from the experiment", fix="Leave that router option out"
         )
     return RouterOptions.model_validate({**given, **known})
+
+
+def _asked(side: Side) -> int | None:
+    return side.version if side.is_pinned else None
 
 
 def first_state(settings: Settings, setup: Setup) -> RouterState:

@@ -24,14 +24,14 @@ from jettison.sources.torch_module import module_subject, open_module
 class SourceModules:
     """Opens modules in this process, where they are trained, and exports them by a process of its own."""
 
-    def open(self, factory: str, state: Path | None, *, inputs: Collection[str]) -> Subject:
+    def open(self, factory: str, state: Path | None, *, inputs: Collection[str], role: str) -> Subject:
         """A copy of the module that the function gives: a function may give the same one each time.
 
         Raises:
             ModelError: No such function; it gives no module; the state dict does not fit.
             SamplesError: Its forward takes other arguments.
         """
-        subject = module_subject(open_module(factory, state), f"model {factory}", inputs)
+        subject = module_subject(open_module(factory, state, role=role), f"{role} {factory}", inputs)
         return dataclasses.replace(subject, module=copy.deepcopy(subject.module))
 
     def export(

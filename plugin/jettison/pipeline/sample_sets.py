@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from jettison.compress.passes import Learner
 from jettison.core.errors import SamplesError
 from jettison.core.samples import Samples, open_samples, shared, split
 from jettison.core.tensors import TensorSpec
@@ -40,6 +41,7 @@ def open_sets(recipe: Recipe, specs: Sequence[TensorSpec]) -> SampleSets:
     Raises:
         SamplesError: A set does not fit the model, or a search or a training would see all samples that
             decide.
+        ModelError: A pass learns from a model that does not exist.
     """
     sources, halving = recipe.samples, list[str]()
     calibration = open_samples(sources.calibration, specs)
@@ -50,6 +52,9 @@ def open_sets(recipe: Recipe, specs: Sequence[TensorSpec]) -> SampleSets:
         halving = [f"one sample set was given: halved by seed {recipe.seed} into calibration and evaluation"]
     search = calibration if sources.search is None else open_samples(sources.search, specs)
     training = None if sources.training is None else open_samples(sources.training, specs)
+    for step in (step for variant in recipe.variants for step in variant.passes):
+        if training is not None and isinstance(step, Learner):
+            step.check_sources(training)
     seen = (*_overlaps(recipe, calibration, search, evaluation), *_learned(recipe, training, evaluation))
     return SampleSets(calibration, search, evaluation, bool(halving), (*seen, *halving), training)
 

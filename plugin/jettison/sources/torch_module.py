@@ -24,15 +24,20 @@ if TYPE_CHECKING:
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def open_module(factory: str, state: Path | None = None) -> nn.Module:
+def open_module(factory: str, state: Path | None = None, *, role: str = "model") -> nn.Module:
     """The module that `package.module:function` gives, with its weights, on the CPU and in evaluation mode.
+
+    Args:
+        factory: Names the function.
+        state: Its weights, where the function does not load them.
+        role: What the recipe calls it, for errors.
 
     Raises:
         ModelError: No such function, it fails, it gives something else; the state dict does not fit.
         MissingError: torch is not installed.
     """
     torch = load_torch()
-    what = f"model {factory}"
+    what = f"{role} {factory}"
     module = _made(factory, what)
     if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise ModelError(

@@ -21,7 +21,16 @@ from jettison.triton.config import ModelConfig
 from jettison.triton.golden import served_differences
 from jettison.triton.loading import listed as named
 from jettison.triton.loading import load, load_exactly, meet, unload
-from jettison.triton.publish import Published, Release, alone, listing, publish, set_aside, staging
+from jettison.triton.publish import (
+    Published,
+    Release,
+    alone,
+    kept_versions,
+    listing,
+    publish,
+    set_aside,
+    staging,
+)
 from jettison.triton.repository import ModelFolder, configured, model_folder, model_folders, remembering
 
 JOURNAL = "journal"
@@ -120,7 +129,7 @@ def retire(folder: ModelFolder, keep_versions: int, live: Live) -> tuple[int, ..
         ExternalError: The server does not take the shorter list; then nothing is removed.
     """
     listed = folder.listed_versions()
-    kept = listed[-keep_versions:]
+    kept = kept_versions(folder, listed, keep_versions)
     if kept == listed:
         return ()
     root = folder.path.parent

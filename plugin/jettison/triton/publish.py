@@ -26,6 +26,7 @@ from jettison.core.signing import Signer
 from jettison.triton.config import ModelConfig, Specific, VersionPolicy, check_name
 from jettison.triton.manifest import MANIFEST_NAME, Evidence, Golden, Manifest, record_of, signature_of
 from jettison.triton.pbtxt import read_message, write
+from jettison.triton.pins import pinned_versions
 from jettison.triton.repository import CONFIG_NAME, ModelFolder, configured, headed, model_folder
 from jettison.triton.seal import config_digest, is_sealed, seal
 
@@ -96,7 +97,7 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
         with alone(root) as is_alone, staging(root, alone=is_alone) as stage:
             _check_signature(release.config, folder)
             version = folder.highest_version() + 1
-            kept = [*folder.listed_versions(), version][-keep_versions:]
+            kept = kept_versions(folder, [*folder.listed_versions(), version], keep_versions)
             config = listing(release.config, kept)
             manifest = _fill(stage / folder.name / str(version), release, version)
             (stage / folder.name / CONFIG_NAME).write_text(configured(config, kept))
@@ -140,6 +141,12 @@ def _check_signature(config: ModelConfig, folder: ModelFolder) -> None:
             f"the new one has {', '.join(sorted(set(new) - set(published))) or 'less'}",
             fix="Publish it under another name: clients of one name rely on one signature",
         )
+
+
+def kept_versions(folder: ModelFolder, listed: list[int], keep_versions: int) -> list[int]:
+    """Of the versions that are served those that go on: the newest, and what a router asks by its number."""
+    pinned = pinned_versions(folder.path.parent, folder.name)
+    return [version for version in listed if version in {*listed[-keep_versions:], *pinned}]
 
 
 def listing(config: ModelConfig, versions: list[int]) -> ModelConfig:

@@ -21,10 +21,11 @@ from jettison.core.files import write_bytes
 from jettison.core.validation import ImpossibleValueError, problem_of
 from jettison.triton.config import DynamicBatching, InstanceGroup, ModelConfig, Parameter, check_name
 from jettison.triton.manifest import signature_of
+from jettison.triton.pins import NEWEST, ROUTER
 from jettison.triton.publish import Published, Release, publish
 from jettison.triton.repository import ModelFolder
 
-BACKEND = "jettison_router"
+BACKEND = ROUTER
 STATE_FORMAT = "jettison-router/1"
 RELEASE_NAME = "router.json"
 """The file of a router's version: which two models it stands before."""
@@ -34,7 +35,8 @@ INSTANCES = 2
 """Chosen by benchmarks/router.py: one more than one, so that a request that waits for its model holds up no
 other; each is a process of about 60 MB."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Node = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62}|\$[A-Za-z_][A-Za-z0-9_]{0,61})$")]
+"""A name, or `$NAME` of a variable in the server's environment."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -45,14 +47,17 @@ class RouterOptions(BaseModel):
     Args:
         state_path: The file with mode and weight, outside the repository.
         counter_folder: Where counters and disagreements are kept, outside the repository.
-        node: This machine's name, unique in the experiment.
+        node: This machine's name, unique in the experiment, or the variable that holds it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     state_path: Path
     counter_folder: Path
-    node: Name
+    node: Node
+    key_path: Path | None = None
+    baseline_version: int = Field(NEWEST, ge=NEWEST)
+    candidate_version: int = Field(NEWEST, ge=NEWEST)
     task: Literal["classification", "embedding", "detection", "tolerance"] = "tolerance"
     output: str = ""
     score_output: str = ""
@@ -85,6 +90,7 @@ class RouterOptions(BaseModel):
     def parameters(self, baseline: str, candidate: str) -> dict[str, Parameter]:
         """What the backend reads, every field of it."""
         paths = {key: getattr(self, key).absolute() for key in ("state_path", "counter_folder")}
+        paths["key_path"] = self.key_path.absolute() if self.key_path else ""
         values = {"baseline": baseline, "candidate": candidate} | self.model_dump() | paths
         return {key: Parameter(string_value=str(value)) for key, value in values.items()}
 
@@ -135,6 +141,7 @@ def router_config(
             model; an output to compare is not there.
     """
     check_name(name)
+    _check_names(name, baseline, candidate, options)
     _check_pair(name, baseline, candidate)
     _check_outputs(baseline, options)
     return ModelConfig(
@@ -207,14 +214,19 @@ def read_state(path: Path) -> RouterState:
         raise InputError(what, detail=problem.detail, fix=problem.fix) from error
 
 
-def _check_pair(name: str, baseline: ModelConfig, candidate: ModelConfig) -> None:
-    names = {name, baseline.name, candidate.name}
-    if len(names) < 3:
+def _check_names(name: str, baseline: ModelConfig, candidate: ModelConfig, options: RouterOptions) -> None:
+    versions = options.baseline_version, options.candidate_version
+    are_two = baseline.name != candidate.name or (versions[0] != versions[1] and NEWEST not in versions)
+    if name in (baseline.name, candidate.name) or not are_two:
         raise RepositoryError(
             f"router {name!r}",
             detail=f"expected three names, found {name!r} before {baseline.name!r} and {candidate.name!r}",
-            fix="Publish the two models under names of their own, and the router under another",
+            fix="Publish the two models under names of their own, or name two versions of one "
+            "(MODEL@VERSION), and the router under another name",
         )
+
+
+def _check_pair(name: str, baseline: ModelConfig, candidate: ModelConfig) -> None:
     differences = list(_differences(baseline, candidate))
     if differences:
         raise RepositoryError(

@@ -39,8 +39,6 @@ grow spares a remapping, and crashes of issue 8882 were seen as regions grew. Ch
 3x224x224 float32 fits."""
 _PLENTY_BYTES = 1 << 30
 """Chosen: 64 instances with such a region."""
-ALL_MODELS = "*"
-"""What Triton takes for every model of the repository, in mode `explicit`."""
 _ASKED = (0, -signal.SIGTERM, -signal.SIGINT)
 """Exit statuses of a server that ended because it was asked to, maybe before it could listen to signals."""
 

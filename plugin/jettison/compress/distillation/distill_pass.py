@@ -19,7 +19,7 @@ from jettison.compress.distillation.shrink import shrunk
 from jettison.compress.passes import Modules, PassResult, Refusal, Workpiece
 from jettison.core.batching import fixed_batch_size, padded
 from jettison.core.code import code_digest
-from jettison.core.errors import ModelError
+from jettison.core.errors import ModelError, SamplesError
 from jettison.core.files import sha256_of
 from jettison.core.samples import Samples, names_function
 from jettison.core.tensors import Arrays
@@ -88,15 +88,15 @@ class Distill(BaseModel):
     def teacher_digest(self) -> str:
         """The content of a teacher that the recipe names, so that another one teaches anew.
 
-        Raises:
-            ModelError: There is no such file.
+        One that is not there has none: `check_sources` tells of it, and no text of a pass fails for it.
         """
         if self.teacher is None:
             return ""
         if not names_function(self.teacher):
-            return model_digest(Path(self.teacher))
-        state = "" if self.teacher_state is None else _state_digest(self.teacher_state)
-        return f"{self.teacher} {code_digest(self.teacher)} {state}"
+            return model_digest(Path(self.teacher)) if Path(self.teacher).is_file() else ""
+        state = self.teacher_state
+        content = sha256_of(state) if state is not None and state.is_file() else ""
+        return f"{self.teacher} {code_digest(self.teacher)} {content}"
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -111,6 +111,24 @@ class Distill(BaseModel):
         if self.teacher_state is not None:
             update["teacher_state"] = folder / self.teacher_state
         return self.model_copy(update=update)
+
+    def check_sources(self, training: Samples) -> None:
+        """Looks at the teacher, its weights, and what there is to learn.
+
+        Raises:
+            ModelError: There is no such teacher, or no such file of its weights.
+            SamplesError: Labels alone have a weight, and the samples have none.
+        """
+        if self.teacher is not None and not names_function(self.teacher):
+            _require_file(f"teacher {self.teacher}", Path(self.teacher))
+        if self.teacher_state is not None:
+            _require_file(f"teacher_state {self.teacher_state}", self.teacher_state)
+        if not self._weights(training):
+            raise SamplesError(
+                f"samples {training.source}",
+                detail="expected labels, which alone have a weight in losses, found none",
+                fix="Add an array 'labels' to them, or give logits a weight",
+            )
 
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses missing samples, outputs that nothing can be learned from, and a student that is none.
@@ -168,7 +186,7 @@ class Distill(BaseModel):
             return GraphTeacher("the model before all passes", baseline, outputs, piece.threads)
         if not names_function(self.teacher):
             return graph_teacher(Path(self.teacher), outputs, inputs=inputs, threads=piece.threads)
-        bound = modules_of(piece).open(self.teacher, self.teacher_state, inputs=inputs)
+        bound = modules_of(piece).open(self.teacher, self.teacher_state, inputs=inputs, role="teacher")
         return ModuleTeacher(f"teacher {self.teacher}", bound, outputs, example_of(piece))
 
     def _course(self, piece: Workpiece) -> Course:
@@ -270,7 +288,7 @@ class DistillStudent(Distill):
         baseline, example = _baseline(piece), example_of(piece)
         answers = runner_of(baseline, threads=piece.threads).run(example)
         exam = Exam(baseline, example, answers, _training(piece), ends_in_softmax(baseline.graph))
-        bound = modules_of(piece).open(self.student, None, inputs=tuple(example))
+        bound = modules_of(piece).open(self.student, None, inputs=tuple(example), role="student")
         student = ModuleStudent(self.student, bound, modules_of(piece), exam)
         student.model()  # one that cannot be exported is told before the training, and not after it
         return student
@@ -333,9 +351,6 @@ def _training(piece: Workpiece) -> Samples:
     return piece.training
 
 
-def _state_digest(path: Path) -> str:
+def _require_file(what: str, path: Path) -> None:
     if not path.is_file():
-        raise ModelError(
-            f"state dict {path}", detail="expected a file, found no such file", fix="Correct its path"
-        )
-    return sha256_of(path)
+        raise ModelError(what, detail="expected a file, found no such file", fix="Correct its path")

@@ -6,12 +6,9 @@ quantization-aware training: what is trained computes exactly what is shipped.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
@@ -20,8 +17,8 @@ from jettison.compress.distillation.door import load_torch, torch_threads
 from jettison.compress.distillation.feed import hold_out
 from jettison.compress.passes import PassResult, Refusal, Workpiece
 from jettison.core.batching import fixed_batch_size
+from jettison.core.code import code_digest
 from jettison.core.errors import SamplesError
-from jettison.core.files import sha256_of
 from jettison.core.runner import Runner
 from jettison.core.samples import Batch, Samples, load_function
 from jettison.core.tensors import Arrays
@@ -72,21 +69,29 @@ class TrainModel(BaseModel):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def loss_sha256(self) -> str:
-        """The file that defines the user's own loss, so that an edited one trains anew; "" where none does.
-
-        A loss that is not there is told by `check`.
-        """
-        with contextlib.suppress(SamplesError, TypeError, OSError):
-            if self.loss is not None:
-                path = inspect.getsourcefile(inspect.unwrap(load_function(self.loss)))
-                return sha256_of(Path(path)) if path is not None else ""
-        return ""
+    def loss_code(self) -> str:
+        """The code of the user's own loss, so that an edited one trains anew; empty where there is none."""
+        return "" if self.loss is None else code_digest(self.loss)
 
     @property
     def libraries(self) -> tuple[str, ...]:
         """What else its result depends on."""
         return ("torch",)
+
+    def check_sources(self, training: Samples) -> None:
+        """Looks at the loss and the labels.
+
+        Raises:
+            SamplesError: There is no such loss, or the samples have no labels to learn.
+        """
+        if self.loss is not None:
+            load_function(self.loss)
+        if self.train == "labels" and not training.has_labels:
+            raise SamplesError(
+                f"samples {training.source}",
+                detail="expected labels, which {train: labels} learns, found none",
+                fix="Add an array 'labels' to them, or use {train: baseline}, which needs none",
+            )
 
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses missing samples or labels, and a graph that cannot be trained through.

@@ -8,9 +8,8 @@ from typing import Any
 from jettison.core.tensors import TensorSpec
 from jettison.triton.check.finding import Objection
 from jettison.triton.check.look import Graph, Look, ModelLook
+from jettison.triton.pins import ROUTER, pins_of
 from jettison.triton.repository import CONFIG_NAME
-
-ROUTER = "jettison_router"
 
 
 def unreadable(look: Look) -> Iterator[Objection]:
@@ -146,7 +145,7 @@ def ensemble_steps(look: Look) -> Iterator[Objection]:
 
 
 def variants(look: Look) -> Iterator[Objection]:
-    """Routers in front of models that are not there, or that differ in what clients see."""
+    """Routers in front of models or versions that are not there, or that differ in what clients see."""
     for model in look.models:
         if model.config is None or model.backend != ROUTER:
             continue
@@ -156,11 +155,21 @@ def variants(look: Look) -> Iterator[Objection]:
         if missing:
             yield Objection(where, f"expected the models behind it, found no {missing}")
             continue
+        yield from _retired(look, model, where)
         sides = {name: _visible(look.by_name[name].config) for name in (*named, model.name)}
         for name, seen in sides.items():
             if seen != sides[named[0]]:
                 text = f"expected {name!r} to have inputs, outputs and batches of {named[0]!r}, found others"
                 yield Objection(where, text)
+
+
+def _retired(look: Look, router: ModelLook, where: str) -> Iterator[Objection]:
+    """Versions that a router asks by their number and that are not served."""
+    for name, version in pins_of(router.config):
+        served = look.by_name[name].served
+        if version not in served:
+            text = f"expected version {version} of {name!r} to be served, found {list(served)}"
+            yield Objection(where, text)
 
 
 def _visible(config: Any) -> tuple[object, ...]:

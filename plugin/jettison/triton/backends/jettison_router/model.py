@@ -8,8 +8,6 @@ library, numpy and `triton_python_backend_utils` only, and nothing of Jettison.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import json
 import threading
 import time
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
+    from jettison.triton.backends.jettison_router.router_heap import TRIM_S, bound_heaps, trim_heaps
     from jettison.triton.backends.jettison_router.router_ledger import Ledger
     from jettison.triton.backends.jettison_router.router_metrics import Metrics
     from jettison.triton.backends.jettison_router.router_roads import Road
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from jettison.triton.backends.jettison_router.router_shown import Shown
     from jettison.triton.backends.jettison_router.router_state import StateWatch
 else:
+    from router_heap import TRIM_S, bound_heaps, trim_heaps
     from router_ledger import Ledger
     from router_metrics import Metrics
     from router_roads import Road
@@ -39,20 +39,13 @@ _GRACE_S = 3.0
 """Chosen: how long the end of the instance waits for the last tick, which may write to a slow disk."""
 
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-"""Source: glibc, malloc/malloc.h."""
-_LARGE_BYTES = 1 << 20
-"""Chosen by benchmarks/soak.py: above images of 600 KB, for which mapping memory anew would be felt."""
-_HEAPS = 4
-
-
 class TritonPythonModel:
     """One instance of a router, in a process of its own."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the settings; an error here is the reason that the server gives for not loading the model."""
         config = json.loads(args["model_config"])
-        _bound_heaps()
+        bound_heaps()
         try:
             settings = settings_of(config.get("parameters", {}))
             self._ledger = Ledger(settings, _warn)
@@ -86,7 +79,7 @@ class TritonPythonModel:
             _warn(f"counters: {error}; what was counted since the last write is lost")
 
     def _tick_on(self) -> None:
-        told, next_metrics_s = "", 0.0
+        told, next_metrics_s, next_trim_s = "", 0.0, 0.0
         while not self._stopping.wait(_TICK_S):
             try:
                 self._ledger.tick(self._watch.look().experiment)
@@ -97,6 +90,9 @@ class TritonPythonModel:
             if time.monotonic() >= next_metrics_s:
                 next_metrics_s = time.monotonic() + 1.0
                 self._tell()
+            if time.monotonic() >= next_trim_s:
+                next_trim_s = time.monotonic() + TRIM_S
+                trim_heaps()
 
     def _tell(self) -> None:
         for name, count in (
@@ -110,17 +106,6 @@ class TritonPythonModel:
         self._metrics.flush()
         for document in self._ledger.take_news():
             self._shown.tell(document)
-
-
-def _bound_heaps() -> None:
-    """Large blocks go back to the system when they are freed, and all threads share a few heaps.
-
-    Else each of some twenty threads comes to keep the largest tensors that it ever had.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library has no such settings
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-        libc.mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 def _check(config: dict[str, Any], settings: Settings) -> None:

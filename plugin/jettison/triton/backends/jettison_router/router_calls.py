@@ -86,10 +86,11 @@ class Target:
     Args:
         model: Its name.
         threads: The most requests that are with it at a time.
+        version: Its version; -1 for the newest that is served.
     """
 
-    def __init__(self, model: str, threads: int) -> None:
-        self.model, self.threads = model, threads
+    def __init__(self, model: str, threads: int, *, version: int = -1) -> None:
+        self.model, self.threads, self._version = model, threads, version
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=model)
         self._lock = threading.Lock()
         self.in_flight = 0
@@ -159,6 +160,7 @@ class Target:
         extra = {"trace": asked.trace} if traced and asked.trace is not None else {}
         return pb_utils.InferenceRequest(
             model_name=self.model,
+            model_version=self._version,
             requested_output_names=asked.outputs,
             inputs=asked.inputs,
             request_id=asked.request_id,

@@ -1,12 +1,14 @@
 """The node's counters on disk, in the form that `jettison.experiment.counter_form` reads.
 
-Written whole or not at all, under a number that grows with every state. Units that were counted are noted
-before the counters are: a death between the two loses them, and nothing is ever counted twice. Standard
-library only.
+Written whole or not at all, under a number that grows with every state, and signed where there is a key.
+Units that were counted are noted before the counters are: a death between the two loses them, and nothing is
+ever counted twice. Standard library only.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -23,6 +25,8 @@ else:
 
 FORMAT = "jettison-counters/1"
 ARM_NAMES = ("baseline_units", "candidate_units", "baseline_errors", "candidate_errors")
+SHORTEST_KEY_BYTES = 16
+"""As `jettison.experiment.counter_file` asks of whoever verifies."""
 _EPOCH = re.compile(rb'"epoch": *(\d{1,15})')
 
 
@@ -45,21 +49,30 @@ class CounterFile:
         folder: Where the files are.
         experiment: The experiment's id.
         node: This node's name.
+        key: By which states are signed; empty where nobody signs.
         clock: Seconds since 1970.
     """
 
     def __init__(
-        self, folder: str, experiment: str, node: str, *, clock: Callable[[], float] = time.time
+        self,
+        folder: str,
+        experiment: str,
+        node: str,
+        *,
+        key: bytes = b"",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = Path(folder, f"{experiment}.{node}.json")
         self.closed_path = Path(folder, f"{experiment}.{node}.closed")
         self.differing_path = Path(folder, f"{experiment}.{node}.differing.jsonl")
-        self._experiment, self._node, self._clock = experiment, node, clock
+        self._experiment, self._node, self._key, self._clock = experiment, node, key, clock
         self._noted = 0
         self._is_torn = False
 
     def load(self) -> NodeState:
-        """What was counted before; a torn file is put aside and a new epoch begins.
+        """What was counted before; a file that is torn or not signed is put aside, and a new epoch begins.
+
+        What somebody else wrote must not come under our signature.
 
         Raises:
             OSError: The file is there and cannot be read or put aside.
@@ -82,6 +95,9 @@ class CounterFile:
             FORMAT, self._experiment, self._node,
         ):  # fmt: skip
             raise ValueError("another experiment's or node's")
+        signature = str(node.pop("signature", "")).encode()
+        if self._key and not hmac.compare_digest(signature, self._signature(node).encode()):
+            raise ValueError("not signed by the key")
         counts = {name: _counts(entry) for name, entry in node["slices"].items()}
         return NodeState(_count(node["epoch"]), _count(node["sequence"]), counts)
 
@@ -130,8 +146,18 @@ class CounterFile:
     def document(self, state: NodeState, sequence: int) -> dict[str, object]:
         """The state in JSON's types."""
         slices = {name: _document(counts) for name, counts in sorted(state.counts.items())}
-        node = {"node": self._node, "epoch": state.epoch, "sequence": sequence, "slices": slices}
+        node: dict[str, object] = {
+            "node": self._node, "epoch": state.epoch, "sequence": sequence, "slices": slices,
+        }  # fmt: skip
+        if self._key:
+            node["signature"] = self._signature(node)
         return {"format": FORMAT, "experiment": self._experiment, "nodes": [node]}
+
+    def _signature(self, node: dict[str, object]) -> str:
+        """HMAC-SHA-256 over the state's JSON, as `jettison.experiment.counter_file.sign` makes it."""
+        document = {"experiment": self._experiment} | node
+        told = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        return hmac.new(self._key, told, hashlib.sha256).hexdigest()
 
     def _note(self, newly_closed: list[str], remembered: Callable[[], list[str]]) -> None:
         kept = remembered()
@@ -172,6 +198,21 @@ def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"expected a count, found {value!r}")
     return value
+
+
+def read_key(path: str) -> bytes:
+    """The key in a file; empty where no file is named.
+
+    Raises:
+        ValueError: It is too short to be one.
+        OSError: The file cannot be read.
+    """
+    if not path:
+        return b""
+    key = Path(path).read_bytes().strip()
+    if len(key) < SHORTEST_KEY_BYTES:
+        raise ValueError(f"key {path}: expected at least {SHORTEST_KEY_BYTES} bytes, found {len(key)}")
+    return key
 
 
 def is_empty(state: NodeState) -> bool:

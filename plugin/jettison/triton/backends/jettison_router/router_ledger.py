@@ -20,11 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jettison.triton.backends.jettison_router.router_files import CounterFile, NodeState, is_empty
+    from jettison.triton.backends.jettison_router.router_files import (
+        CounterFile,
+        NodeState,
+        is_empty,
+        read_key,
+    )
     from jettison.triton.backends.jettison_router.router_settings import NAME, Settings
     from jettison.triton.backends.jettison_router.router_units import Event, Units
 else:
-    from router_files import CounterFile, NodeState, is_empty
+    from router_files import CounterFile, NodeState, is_empty, read_key
     from router_settings import NAME, Settings
     from router_units import Event, Units
 
@@ -55,6 +60,7 @@ class Ledger:
         self, settings: Settings, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings, self._say, self._clock = settings, say, clock
+        self._key = read_key(settings.key_path)
         self._waiting: deque[Seen] = deque()
         self._folder = Path(settings.counter_folder)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +188,7 @@ class Ledger:
 
     def _book(self, experiment: str) -> Book:
         if experiment not in self._books:
-            self._books[experiment] = Book(self._settings, experiment)
+            self._books[experiment] = Book(self._settings, experiment, self._key)
         return self._books[experiment]
 
     def _write(self, experiment: str) -> None:
@@ -207,10 +213,10 @@ class Book:
         OSError: Its file cannot be read.
     """
 
-    def __init__(self, settings: Settings, experiment: str) -> None:
+    def __init__(self, settings: Settings, experiment: str, key: bytes = b"") -> None:
         if not NAME.fullmatch(experiment):
             raise ValueError(f"experiment {experiment!r} cannot be a file's name")
-        self._file = CounterFile(settings.counter_folder, experiment, settings.node)
+        self._file = CounterFile(settings.counter_folder, experiment, settings.node, key=key)
         self.state: NodeState = self._file.load()
         self.units = Units(
             idle_s=settings.unit_idle_s,

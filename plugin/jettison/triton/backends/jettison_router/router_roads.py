@@ -88,9 +88,11 @@ class Road:
         # Alone, an instance sees all of a sequence.
         self._is_alone = sum(int(group.get("count", 1)) for group in config.get("instance_group", [])) <= 1
         threads = min(max(int(config.get("max_batch_size", 0)), 1), _MOST_THREADS)
-        self._baseline = Target(settings.baseline, threads)
+        self._baseline = Target(settings.baseline, threads, version=settings.baseline_version)
         # A whole batch may be split to it, beside those that hang there.
-        self._candidate = Target(settings.candidate, threads + settings.candidate_in_flight)
+        self._candidate = Target(
+            settings.candidate, threads + settings.candidate_in_flight, version=settings.candidate_version
+        )
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
         self._shadows = Shadows(settings, self._candidate, self._breaker, types_of(config))
         self._form = Form(config)

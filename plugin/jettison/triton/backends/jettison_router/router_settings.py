@@ -6,15 +6,18 @@ writes what is read here; a test holds the two together.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """A node's, experiment's or slice's name: also a file's."""
 
 TASKS = ("classification", "embedding", "detection", "tolerance")
 CORRELATIONS = ("sequence", "key")
+VARIABLE = "$"
+"""What a node's name begins with that stands in the server's environment."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,13 @@ class Settings:
     Args:
         baseline: The model that answers.
         candidate: The model that is tried.
+        baseline_version: Of the baseline; -1 for the newest that is served.
+        candidate_version: Of the candidate.
         state_path: The file with mode and weight, which may change at any time.
         counter_folder: Where counters and disagreements are kept.
-        node: This machine's name, unique in the experiment.
+        node: This machine's name, unique in the experiment; `$NAME` takes that of a variable of the server's
+            environment, so that many machines can serve one repository.
+        key_path: The file of the key by which counters are signed; empty where nobody signs.
         task: How two answers are compared.
         output: The output that is compared; the first where it is empty. For a detector that of the boxes.
         score_output: A detector's scores.
@@ -55,6 +62,9 @@ class Settings:
     state_path: str
     counter_folder: str
     node: str
+    key_path: str = ""
+    baseline_version: int = -1
+    candidate_version: int = -1
     task: str = "tolerance"
     output: str = ""
     score_output: str = ""
@@ -88,7 +98,9 @@ class Settings:
         return self.unit_max_requests == 1
 
 
-def settings_of(parameters: Mapping[str, Mapping[str, str]]) -> Settings:
+def settings_of(
+    parameters: Mapping[str, Mapping[str, str]], environment: Mapping[str, str] = os.environ
+) -> Settings:
     """The settings in a configuration's parameters.
 
     Raises:
@@ -101,8 +113,18 @@ def settings_of(parameters: Mapping[str, Mapping[str, str]]) -> Settings:
         raise ValueError(f"unknown parameters {unknown}, missing {missing}: write it with router_config()")
     values = {key: _KINDS[kinds[key]](text) for key, text in given.items()}
     found = Settings(**values)
+    found = replace(found, node=_node(found.node, environment))
     _check(found)
     return found
+
+
+def _node(text: str, environment: Mapping[str, str]) -> str:
+    if not text.startswith(VARIABLE):
+        return text
+    name = text.removeprefix(VARIABLE)
+    if name not in environment:
+        raise ValueError(f"node {text!r}: the server's environment has no variable {name!r}: set it")
+    return environment[name]
 
 
 _NEEDED = {"baseline", "candidate", "state_path", "counter_folder", "node"}
@@ -110,7 +132,11 @@ _KINDS = {"str": str, "float": float, "int": int}
 
 
 def _check(settings: Settings) -> None:
-    if settings.baseline == settings.candidate:
+    sides = (
+        (settings.baseline, settings.baseline_version),
+        (settings.candidate, settings.candidate_version),
+    )
+    if sides[0] == sides[1]:
         raise ValueError(f"baseline and candidate are both {settings.baseline!r}: give two models")
     if not NAME.fullmatch(settings.node):
         raise ValueError(f"node {settings.node!r}: expected letters, digits and '.', '_', '-'")

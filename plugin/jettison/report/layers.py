@@ -9,8 +9,8 @@ from jettison.report.run_file import Layer
 from jettison.report.strips import Profile, Spark, profile_of, spark_of
 from jettison.report.words import is_known, ratio
 
-ROWS = 1200
-"""Of all layer tables of a page together: 1.1 MB of HTML."""
+ROWS = 900
+"""Of all layer tables of a page together: 1.2 MB of HTML where each reason is 100 characters of markup."""
 _FEWEST, _MOST = 20, 300
 _SCALE_DB = 60.0
 """Of a full bar: more than an 8-bit layer reaches, and enough to tell 20 from 40."""

@@ -14,6 +14,11 @@ def is_known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def datum(value: float | None) -> str:
+    """A number as a script reads it; nothing where there is none."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A number to so many significant digits, without an exponent where it is of usual size."""
     if value is None or not math.isfinite(value):

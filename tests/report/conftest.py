@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jettison.evaluate.picture import picture_of
-from jettison.report.course import Course, Look, Test
+from jettison.report.course import Course, EValue, Look
 from jettison.report.page import page_of
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -37,8 +37,8 @@ def run(report_run, tmp_path_factory):
 @pytest.fixture(scope="session")
 def experiment(report_run):
     tests = (
-        Test("quality", "promote", report_run.HOSTILE, 4.0, 20.0, True),
-        Test(report_run.HOSTILE, "guard", "slower", -1.0, 40.0, False),
+        EValue("quality", "promote", report_run.HOSTILE, 4.0, 20.0, True),
+        EValue(report_run.HOSTILE, "guard", "slower", -1.0, 40.0, False),
     )
     looks = tuple(
         Look("2026-11-24T10:00:00", 100 * n, {"quality": 0.4 * n, report_run.HOSTILE: -0.1 * n})

@@ -13,7 +13,7 @@ from jettison.core.files import write_bytes
 from jettison.experiment.history import read_history
 from jettison.experiment.verdict import Verdict
 from jettison.experiment.verdict_file import read_verdict
-from jettison.report.course import Course, Look, Test
+from jettison.report.course import Course, EValue, Look
 from jettison.report.page import PAGE_FILE, page_of
 
 _VERDICT, _HISTORY = "verdict.json", "history.jsonl"
@@ -104,8 +104,8 @@ def course_in(path: Path) -> Course:
     )
 
 
-def _tests(verdict: Verdict) -> tuple[Test, ...]:
+def _tests(verdict: Verdict) -> tuple[EValue, ...]:
     return tuple(
-        Test(entry.name, entry.role, entry.claim, entry.log_e, entry.threshold, entry.reached)
+        EValue(entry.name, entry.role, entry.claim, entry.log_e, entry.threshold, entry.reached)
         for entry in verdict.e_values
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jettison.report.run_file import Target, Variant
-from jettison.report.words import NOTHING, number, percent, signed, size
+from jettison.report.words import NOTHING, figures, number, percent, signed, size
 
 How = Literal["ratio", "difference", "none"]
 
@@ -35,8 +35,8 @@ class Comparison:
         return {
             "rows": [list(row) for row in self.rows],
             "figures": {
-                name: [[figure.text, _finite(figure.value)] for figure in figures]
-                for name, figures in self.figures.items()
+                name: [[figure.text, _finite(figure.value)] for figure in some]
+                for name, some in self.figures.items()
             },
         }
 
@@ -56,20 +56,20 @@ _ROWS: tuple[tuple[str, How], ...] = (
 
 def comparison_of(target: Target, compare: tuple[str, str] | None) -> Comparison:
     """All variants of a target; the two that are asked for where it has both, else baseline and choice."""
-    figures = {variant.name: _figures(variant, target) for variant in target.everyone}
+    found = {variant.name: _figures(variant, target) for variant in target.everyone}
     first, second = target.baseline.name, target.chosen
-    if compare is not None and all(name in figures for name in compare):
+    if compare is not None and all(name in found for name in compare):
         first, second = compare
-    elif second == first or second not in figures:
+    elif second == first or second not in found:
         second = next((variant.name for variant in target.variants), first)
-    return Comparison(_ROWS, figures, first, second)
+    return Comparison(_ROWS, found, first, second)
 
 
 def _figures(variant: Variant, target: Target) -> tuple[Figure, ...]:
     return (
         Figure(number(variant.score), variant.score),
         Figure(signed(variant.score_delta_low)),
-        Figure(f"{number(variant.sqnr_db, 3)} dB" if variant.sqnr_db is not None else NOTHING),
+        Figure(f"{figures(variant.sqnr_db)} dB" if variant.sqnr_db is not None else NOTHING),
         Figure(_ms(variant.latency_ms), variant.latency_ms),
         Figure(_ms(variant.latency_p99_ms), variant.latency_p99_ms),
         Figure(size(variant.size_bytes), variant.size_bytes),
@@ -80,7 +80,7 @@ def _figures(variant: Variant, target: Target) -> tuple[Figure, ...]:
 
 
 def _ms(value: float | None) -> str:
-    return NOTHING if value is None else f"{number(value, 3)} ms"
+    return NOTHING if value is None else f"{figures(value)} ms"
 
 
 def _changed(variant: Variant) -> str:

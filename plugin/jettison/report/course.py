@@ -20,7 +20,7 @@ COLOURS = 6
 
 
 @dataclass(frozen=True)
-class Test:
+class EValue:
     """One test: what it would show, and how far it has come; `threshold` is of e, not of its logarithm."""
 
     name: str
@@ -49,7 +49,7 @@ class Course:
     reasons: tuple[str, ...]
     units: int
     pending: int
-    tests: tuple[Test, ...]
+    tests: tuple[EValue, ...]
     looks: tuple[Look, ...] = ()
 
 

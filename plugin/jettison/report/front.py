@@ -8,7 +8,7 @@ from typing import Literal
 
 from jettison.report.axes import Axis, Tick, axis_over
 from jettison.report.run_file import BASELINE, Target, Variant
-from jettison.report.words import is_known, number, size
+from jettison.report.words import figures, is_known, number, size
 
 WIDTH, HEIGHT = 460, 340
 LEFT, RIGHT, TOP, BOTTOM = 58, 446, 14, 298
@@ -99,7 +99,7 @@ def _low(variant: Variant, base: float | None) -> float | None:
 
 def _dot(variant: Variant, x: float, y: float, *, target: Target, across: Axis, up: Axis) -> Dot:
     low = _low(variant, target.baseline.score)
-    told = f"score {number(variant.score)}, {number(variant.latency_ms, 3)} ms, {size(variant.size_bytes)}"
+    told = f"score {number(variant.score)}, {figures(variant.latency_ms)} ms, {size(variant.size_bytes)}"
     if variant.latency_ms is None:
         told = f"score {number(variant.score)}, {size(variant.size_bytes)}"
     kind = kind_of(variant, target)

@@ -163,7 +163,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("number", "signed", "percent", "size", "times", "counted", "datum"):
+    for name in ("number", "figures", "signed", "percent", "size", "times", "counted", "datum"):
         found.filters[name] = getattr(words, name)
     found.globals.update(front=front, strips_=strips, course_=course, ratio=words.ratio)
     return found

@@ -26,6 +26,15 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{digits}g}".replace("-", _MINUS) if abs(value) < 10**digits else f"{value:,.0f}"
 
 
+def figures(value: float | None, digits: int = 3) -> str:
+    """A measured number: the last digit stands there even where it is a zero."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return (
+        f"{value:#.{digits}g}".rstrip(".").replace("-", _MINUS) if abs(value) < 10**digits else number(value)
+    )
+
+
 def signed(value: float | None) -> str:
     """A difference, with its sign."""
     if value is None or not math.isfinite(value):

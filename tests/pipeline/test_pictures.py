@@ -10,7 +10,7 @@ from jettison.core.tensors import TensorSpec
 from jettison.evaluate.decisions import ChangedDecision, DecisionReport
 from jettison.evaluate.explanation import NotApplicable
 from jettison.evaluate.picture import picture_of
-from jettison.evaluate.saliency import SampleSaliency, SaliencyReport
+from jettison.evaluate.saliency import SaliencyReport, SampleSaliency
 from jettison.pipeline.pictures import write_pictures
 from jettison.pipeline.results import BaselineResult, Explanation, TargetResult, VariantResult
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jettison.report.run_file import Target, Variant
-from jettison.report.words import NOTHING, figures, number, percent, signed, size
+from jettison.report.words import NOTHING, figures, is_known, number, percent, signed, size
 
 How = Literal["ratio", "difference", "none"]
 
@@ -69,7 +69,7 @@ def _figures(variant: Variant, target: Target) -> tuple[Figure, ...]:
     return (
         Figure(number(variant.score), variant.score),
         Figure(signed(variant.score_delta_low)),
-        Figure(f"{figures(variant.sqnr_db)} dB" if variant.sqnr_db is not None else NOTHING),
+        Figure(f"{figures(variant.sqnr_db)} dB" if is_known(variant.sqnr_db) else NOTHING),
         Figure(_ms(variant.latency_ms), variant.latency_ms),
         Figure(_ms(variant.latency_p99_ms), variant.latency_p99_ms),
         Figure(size(variant.size_bytes), variant.size_bytes),
@@ -80,7 +80,7 @@ def _figures(variant: Variant, target: Target) -> tuple[Figure, ...]:
 
 
 def _ms(value: float | None) -> str:
-    return NOTHING if value is None else f"{figures(value)} ms"
+    return NOTHING if not is_known(value) else f"{figures(value)} ms"
 
 
 def _changed(variant: Variant) -> str:

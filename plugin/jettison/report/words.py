@@ -39,7 +39,7 @@ def signed(value: float | None) -> str:
     """A difference, with its sign."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{value:+.3g}".replace("-", _MINUS)
+    return f"{value + 0.0:+.3g}".replace("-", _MINUS)
 
 
 def percent(value: float | None) -> str:

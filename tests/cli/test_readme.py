@@ -11,6 +11,7 @@ from jettison.cli.check import CheckDocument
 from jettison.cli.doctor import Ability, Diagnosis
 from jettison.cli.keys import KeysDocument
 from jettison.cli.publish import PublishedDocument
+from jettison.cli.report import ReportDocument
 from jettison.cli.rollback import RolledBackDocument
 from jettison.cli.serve import Endpoints
 from jettison.compress.quantization.layer_report import LayerReport
@@ -19,7 +20,7 @@ from jettison.engines.tensorrt.lint.finding import Finding as LintFinding
 from jettison.engines.tensorrt.report import AuditedLayer, Bisection, PreflightReport
 from jettison.pipeline.explain_log import Cause, LogExplanation
 from jettison.pipeline.linting import LintReport
-from jettison.pipeline.results import BaselineResult, Explanation, RunResult, VariantResult
+from jettison.pipeline.results import BaselineResult, Explanation, Origin, RunResult, VariantResult
 from jettison.triton.check.finding import Finding
 
 README = Path(__file__).parents[2] / "README.md"
@@ -36,7 +37,8 @@ def fields(*documents):
 
 def test_document_of_run_and_compress():
     block = SECTION.partition("```\n")[2].partition("```")[0]
-    every = fields(RunResult, BaselineResult, VariantResult, Explanation, LayerReport, LayerDecision)
+    results = (RunResult, Origin, BaselineResult, VariantResult, Explanation)
+    every = fields(*results, LayerReport, LayerDecision)
     assert named(block) == every | {"version", "retired", "is_new"}
 
 
@@ -44,6 +46,7 @@ def test_document_of_run_and_compress():
     ("verb", "documents"),
     [
         ("publish", [PublishedDocument]),
+        ("report", [ReportDocument]),
         ("rollback", [RolledBackDocument]),
         ("check", [CheckDocument, Finding]),
         ("lint", [LintReport, LintFinding]),

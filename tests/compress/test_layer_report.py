@@ -27,7 +27,7 @@ from jettison.compress.quantization.dynamic import quantize_dynamically
 from jettison.compress.quantization.equalize import channel_maxima, equalized
 from jettison.compress.quantization.float8 import QuantizeFloat8
 from jettison.compress.quantization.histogram import histogram_of
-from jettison.compress.quantization.layer_format import clip_share
+from jettison.compress.quantization.layer_format import clip_share, coarse
 from jettison.compress.quantization.layer_noise import layer_sqnr_db
 from jettison.compress.quantization.layer_report import Known, LayerReport, report_layers
 from jettison.compress.quantization.layers import find_layers
@@ -136,7 +136,7 @@ def test_identical_models_have_no_noise_no_range_and_the_same_size():
         assert layer.weight.size_bytes == layer.weight.baseline_size_bytes
         assert (layer.weight.element_type, layer.input.element_type) == ("float32", "float32")
         assert layer.input.model_dump(exclude={"element_type"}) == dict.fromkeys(
-            ("low", "high", "seen_low", "seen_high", "clip_share")
+            ("low", "high", "seen_low", "seen_high", "clip_share", "seen")
         )
 
 
@@ -327,3 +327,18 @@ def test_clip_share_of_a_constant_is_all_or_nothing():
     assert clip_share(histogram, 0.0, 1.0) == 0.0
     assert clip_share(histogram, 0.0, 0.5) == 0.0
     assert clip_share(histogram, 0.0, 0.4) == 1.0
+
+
+def test_a_coarse_histogram_holds_every_value_in_few_bins():
+    values = np.concatenate([np.linspace(-3, 5, 4001), np.full(4001, 4.99)]).astype(np.float32)
+    found = coarse(histogram_of(values, low=-3.0, high=5.0))
+    assert len(found.shares) <= 48
+    assert found.low <= -3 < -2.9 < found.low + (found.high - found.low) / len(found.shares)
+    assert found.high >= 5.0
+    assert sum(found.shares) == pytest.approx(1, abs=0.01)  # each share is kept to three digits
+    width = (found.high - found.low) / len(found.shares)
+    assert found.shares[int((4.99 - found.low) / width)] > 0.5
+
+
+def test_a_histogram_of_nothing_has_no_coarse_form():
+    assert coarse(histogram_of(np.zeros(0, np.float32), low=0.0, high=0.0)) is None

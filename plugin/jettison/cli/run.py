@@ -7,11 +7,12 @@ from pathlib import Path
 import typer
 
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, progress_bars
-from jettison.cli.surroundings import now, surroundings
+from jettison.cli.report import write_page
+from jettison.cli.surroundings import command_line, machine, now, surroundings
 from jettison.cli.tables import print_result
 from jettison.core.files import write_bytes
 from jettison.pipeline.delivery import REPORT_FILE, publish_results
-from jettison.pipeline.results import Delivered, RunResult
+from jettison.pipeline.results import Delivered, Origin, RunResult
 from jettison.pipeline.run import run as walk
 from jettison.recipe_text import load_recipe
 
@@ -45,8 +46,11 @@ def write_report(result: RunResult, folder: Path) -> None:
 
 
 def finish(result: RunResult, folder: Path, *, as_json: bool) -> None:
-    """Write the report, print the answer, and end with 1 where no variant passed the gate."""
+    """Write the report and its page, print the answer, and end with 1 where no variant passed the gate."""
+    origin = Origin(command=command_line(), at=now(), machine=machine())
+    result = result.model_copy(update={"origin": origin})
     write_report(result, folder)
+    page = write_page(folder)
     if as_json:
         print_json(result)
     else:
@@ -59,7 +63,7 @@ def finish(result: RunResult, folder: Path, *, as_json: bool) -> None:
             typer.echo(_told(published))
             if published.retired:
                 typer.echo(f"retired versions {', '.join(str(version) for version in published.retired)}")
-        typer.echo(f"report: {folder / REPORT_FILE}")
+        typer.echo(f"report: {folder / REPORT_FILE}, as a page: {page}")
     if not any(variant.accepted for target in result.targets for variant in target.variants):
         raise typer.Exit(EVIDENCE_SAYS_NO)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from jettison.core.errors import InputError
 from jettison.core.progress import Reporter
 from jettison.pipeline.run import Surroundings
 
-__all__ = ["cache_folder", "clock", "machine", "now", "processor", "surroundings"]
+__all__ = ["cache_folder", "clock", "command_line", "machine", "now", "processor", "surroundings"]
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -50,6 +51,11 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def command_line() -> tuple[str, ...]:
+    """What was typed, the program by its name alone."""
+    return ("jettison", *sys.argv[1:])
 
 
 def cache_folder() -> Path:

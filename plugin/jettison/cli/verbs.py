@@ -15,12 +15,15 @@ from jettison.cli.keys import keys
 from jettison.cli.lint import lint
 from jettison.cli.preflight import preflight
 from jettison.cli.publish import publish
+from jettison.cli.report import report
 from jettison.cli.rollback import rollback
 from jettison.cli.rollout import rollout
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
-VERBS = (run, compress, evaluate, lint, preflight, publish, rollback, check, keys, serve, explain, doctor)
+VERBS = (
+    run, compress, evaluate, report, lint, preflight, publish, rollback, check, keys, serve, explain, doctor,
+)  # fmt: skip
 
 app = typer.Typer(
     name="jettison",

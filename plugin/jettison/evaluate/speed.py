@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+"""Of all counted calls, for whoever wants to see the whole distribution."""
+
 CONFIDENCE = 0.95
 """Of each bound of a speed-up by itself, like the bounds of scores."""
 
@@ -35,6 +38,7 @@ class Latency:
         speedup_low: Its one-sided lower bound at `CONFIDENCE`, `SESSION_SHARE` included.
         speedup_high: Its one-sided upper bound, the same.
         calls: How many calls were counted.
+        quantiles_ms: Of all counted calls, at `QUANTILES`; none where an older version measured.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Latency:
     speedup_low: float
     speedup_high: float
     calls: int
+    quantiles_ms: tuple[float, ...] = ()
 
 
 @dataclass
@@ -86,6 +91,7 @@ def latency_of(turns: Turns, name: str) -> Latency:
         speedup_low=math.exp(low - margin),
         speedup_high=math.exp(high + margin),
         calls=calls.size,
+        quantiles_ms=tuple(np.quantile(calls, QUANTILES).tolist()),
     )
 
 

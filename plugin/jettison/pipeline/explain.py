@@ -21,7 +21,7 @@ from jettison.core.targets import Target
 from jettison.engines.onnxruntime import OnnxRuntimeRunner
 from jettison.evaluate.decisions import DecisionPlan, DecisionReport, explain_decisions
 from jettison.evaluate.explanation import NotApplicable
-from jettison.evaluate.saliency import SaliencyReport, explain_saliency
+from jettison.evaluate.saliency import SaliencyPlan, SaliencyReport, explain_saliency
 from jettison.graph.model import open_model
 from jettison.pipeline.proof import Court
 from jettison.pipeline.records import VariantRecord
@@ -30,6 +30,10 @@ from jettison.pipeline.steps import ModelFile
 
 _DECIDING = frozenset({"top1", "top5", "agreement"})
 """Metrics that take the first output for class scores."""
+_FORM = 2
+"""Of what is kept: an older run's explanations are made again where they lack something."""
+_CHANGED = 8
+"""Changed decisions of which to compare what both models look at: a row of the report."""
 _LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
@@ -53,7 +57,9 @@ def explain(court: Court, subject: Subject, *, looks: bool) -> Explanation:
         looks: Whether to compare what both models look at, too.
     """
     steps, file = court.steps, subject.file
-    settings = f"{subject.target.name} {court.metric.identity} looks={looks} {steps.machine} {steps.threads}"
+    settings = (
+        f"{_FORM} {subject.target.name} {court.metric.identity} looks={looks} {steps.machine} {steps.threads}"
+    )
     decided = subject.record.model_dump_json(include={"layers", "pruned"})
     parents = (file.digest, court.baseline.digest, court.samples.sha256, subject.calibration.sha256)
     lineage = lineage_of("explain", f"{settings} {decided}", parents=parents, libraries=_LIBRARIES)
@@ -71,9 +77,20 @@ def _explanation(court: Court, subject: Subject, *, looks: bool) -> Explanation:
     decisions = _decisions(court, subject)
     release()
     saliency = _saliency(court, subject) if looks else None
+    changed = _changed(decisions)
+    changed_saliency = _saliency(court, subject, changed) if looks and changed else None
     release()
     layers = _layers(court, subject)
-    return Explanation(layers=layers, decisions=decisions, saliency=saliency)
+    return Explanation(
+        layers=layers, decisions=decisions, saliency=saliency, changed_saliency=changed_saliency
+    )
+
+
+def _changed(decisions: DecisionReport | NotApplicable) -> tuple[int, ...]:
+    """Numbers of the changed samples to look at: those first of which the baseline was surest."""
+    if isinstance(decisions, NotApplicable):
+        return ()
+    return tuple(decision.sample for decision in decisions.decisions[:_CHANGED])
 
 
 def _decisions(court: Court, subject: Subject) -> DecisionReport | NotApplicable:
@@ -87,11 +104,14 @@ def _decisions(court: Court, subject: Subject) -> DecisionReport | NotApplicable
     )
 
 
-def _saliency(court: Court, subject: Subject) -> SaliencyReport | NotApplicable:
+def _saliency(
+    court: Court, subject: Subject, numbers: tuple[int, ...] = ()
+) -> SaliencyReport | NotApplicable:
     return explain_saliency(
         court.baseline.runner(threads=court.steps.threads, optimize=True),
         _runner(court, subject),
         court.samples,
+        plan=SaliencyPlan(numbers=numbers),
         decides_classes=_decides(court),
         progress=court.steps.reporter(f"comparing what {subject.name} looks at"),
     )

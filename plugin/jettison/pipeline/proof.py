@@ -95,6 +95,7 @@ def hear(court: Court, target: Target, files: Mapping[str, ModelFile]) -> Hearin
         score=baseline.mean,
         latency_ms=own.median_ms if own else None,
         latency_p99_ms=own.p99_ms if own else None,
+        latency_quantiles_ms=own.quantiles_ms if own else (),
     )
     one = one_class(baseline.predictions, metric=court.metric.name)
     return Hearing(result, proofs, speeds, candidates, () if one is None else (one,))
@@ -193,6 +194,7 @@ def variant_result(name: str, hearing: Hearing, record: VariantRecord) -> Varian
         portable=portability.is_portable if portability else None,
         latency_ms=speed.median_ms if speed else None,
         latency_p99_ms=speed.p99_ms if speed else None,
+        latency_quantiles_ms=speed.quantiles_ms if speed else (),
         speedup=speed.speedup if speed else None,
         speedup_low=speed.speedup_low if speed else None,
         accepted=candidate.report.accepted,

@@ -37,12 +37,14 @@ class BaselineResult(BaseModel):
     latency_ms: float | None
     latency_p99_ms: float | None = None
     sha256: str | None = None
+    latency_quantiles_ms: tuple[float, ...] = ()
 
 
 class Explanation(BaseModel):
     """What became of each layer, which decisions changed, and whether both models look at the same parts.
 
-    `saliency` is None where it was not asked for.
+    `saliency` is None where it was not asked for; `changed_saliency` is of changed decisions, and None where
+    none changed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +52,7 @@ class Explanation(BaseModel):
     layers: tuple[LayerReport, ...]
     decisions: DecisionReport | NotApplicable = Field(discriminator="applies")
     saliency: SaliencyReport | NotApplicable | None = None
+    changed_saliency: SaliencyReport | NotApplicable | None = None
 
 
 class VariantResult(BaseModel):
@@ -89,6 +92,7 @@ class VariantResult(BaseModel):
     explanation: Explanation | None = None
     pruned: tuple[PrunedLayer, ...] = ()
     compressed_bytes: int | None = None
+    latency_quantiles_ms: tuple[float, ...] = ()
 
 
 class TargetResult(BaseModel):
@@ -116,7 +120,18 @@ class TargetResult(BaseModel):
         return next((variant for variant in self.variants if variant.name == self.chosen), None)
 
 
+class Origin(BaseModel):
+    """How a run was made: its command line, when it ended (ISO 8601), and on which processor."""
+
+    model_config = ConfigDict(frozen=True)
+
+    command: tuple[str, ...]
+    at: str
+    machine: str
+
+
 class RunResult(TargetResult):
     """The first target's result, with every target's beside it."""
 
     targets: tuple[TargetResult, ...] = ()
+    origin: Origin | None = None

@@ -25,6 +25,7 @@ from jettison.pipeline.explain import Subject, explain
 from jettison.pipeline.measure import TimeBudget, bench_of
 from jettison.pipeline.modules import SourceModules
 from jettison.pipeline.patterns import check_patterns
+from jettison.pipeline.pictures import PICTURES_FOLDER, write_pictures
 from jettison.pipeline.proof import Court, clear, deliver, hear, variant_result
 from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
 from jettison.pipeline.sample_sets import calibration_notes, metric_notes, open_sets, search_metric
@@ -78,6 +79,7 @@ def run(recipe: Recipe, surroundings: Surroundings) -> RunResult:
     except ModelError:
         _check_runs(road.court.baseline.path, recipe.model)
         raise
+    write_pictures(road.court.samples, results, surroundings.output / PICTURES_FOLDER)
     head = dict(results[0])
     head["seconds"] = round(surroundings.clock() - started, 3)
     return RunResult(**head, targets=tuple(results))

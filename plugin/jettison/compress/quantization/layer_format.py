@@ -18,6 +18,9 @@ from jettison.graph.edit import constant_of
 _DYNAMIC = ("_quant", "_MatMul_quant")
 """What ONNX Runtime's dynamic quantizer appends to the name of a node that it rewrites."""
 
+_MOST_BINS = 48
+"""Of a histogram in the report: as many as a picture in a table has room for."""
+
 _CARRIERS = frozenset(
     {"Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 )
@@ -48,6 +51,22 @@ class WeightReport(BaseModel):
         return self.element_type in _QUANTIZED
 
 
+class Counts(BaseModel):
+    """How often values were seen, in equal bins from lowest to highest.
+
+    Args:
+        low: Left edge of the first bin.
+        high: Right edge of the last one.
+        shares: Of all counted values, one a bin, each 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    low: float
+    high: float
+    shares: tuple[float, ...]
+
+
 class InputReport(BaseModel):
     """How a layer's input is rounded.
 
@@ -60,6 +79,7 @@ class InputReport(BaseModel):
         seen_high: Highest one.
         clip_share: Share of the values on the calibration samples that are cut off: more than half a step
             outside the range.
+        seen: How the values on the calibration samples are spread; None without a calibration.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,6 +90,7 @@ class InputReport(BaseModel):
     seen_low: float | None
     seen_high: float | None
     clip_share: float | None
+    seen: Counts | None = None
 
 
 def clip_share(histogram: Histogram, low: float, high: float) -> float:
@@ -84,6 +105,25 @@ def clip_share(histogram: Histogram, low: float, high: float) -> float:
     kept = np.divide(inside, right - left, where=~is_point, out=(inside >= 0).astype(np.float64))
     outside = histogram.counts @ (1.0 - np.clip(kept, 0.0, 1.0))
     return float(outside) / max(histogram.total, 1)
+
+
+def coarse(histogram: Histogram) -> Counts | None:
+    """The histogram in at most `_MOST_BINS` bins over the values that were seen; None where it is empty."""
+    counted = np.flatnonzero(histogram.counts)
+    if not counted.size:
+        return None
+    first, last = int(counted[0]), int(counted[-1]) + 1
+    together = -(-(last - first) // _MOST_BINS)
+    bins = -(-(last - first) // together)
+    kept = np.zeros(bins * together)
+    kept[: last - first] = histogram.counts[first:last]
+    shares = kept.reshape(bins, together).sum(axis=1) / histogram.total
+    left = (first - HALF_BINS) * histogram.bin_width
+    return Counts(
+        low=left,
+        high=left + bins * together * histogram.bin_width,
+        shares=tuple(float(f"{share:.3g}") for share in shares),
+    )
 
 
 def counterpart(nodes: Mapping[str, ir.Node], layer: Layer) -> ir.Node | None:
@@ -138,6 +178,7 @@ def input_report(layer: Layer, node: ir.Node | None, calibration: Calibration | 
         seen_low=None if histogram is None else histogram.low,
         seen_high=None if histogram is None else histogram.high,
         clip_share=share,
+        seen=None if histogram is None else coarse(histogram),
     )
 
 

@@ -7,6 +7,7 @@ backend from the environment once, and code of the user may print or exit.
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from jettison.core.errors import JettisonError, ModelError
 from jettison.core.tensors import Arrays
 from jettison.graph.save import save_model
+from jettison.sources.doors import load_torch
 from jettison.sources.equality import differences
 from jettison.sources.examples import load_rows
 from jettison.sources.exchange import (
@@ -28,10 +30,15 @@ from jettison.sources.exchange import (
     ExportRequest,
     problem_from,
 )
+from jettison.sources.source import Source
 from jettison.sources.subject import Subject, answers_of
 from jettison.sources.subjects import subject_of
+from jettison.sources.torch_module import open_module
 from jettison.sources.tracing import exported_graph
 from jettison.sources.trials import BATCHES, open_axes, ordered, trials_of
+from jettison.sources.weights import module_digest
+
+_SEED = 0
 
 
 def main() -> None:
@@ -40,10 +47,23 @@ def main() -> None:
     sys.path[:] = request.search_path
     os.chdir(request.working_folder)
     try:
-        answer = export(request)
+        _seed()
+        answer = _weighed(request.source) if request.only_weights else export(request)
     except JettisonError as error:
         answer = ExportAnswer(problem=problem_from(error))
     request.answer.write_text(answer.model_dump_json(), encoding="utf-8")
+
+
+def _seed() -> None:
+    """Let a function that draws its weights draw the same in each process."""
+    random.seed(_SEED)
+    np.random.seed(_SEED)
+    load_torch().manual_seed(_SEED)
+
+
+def _weighed(source: Source) -> ExportAnswer:
+    """The digest of the weights of the module that a function gives."""
+    return ExportAnswer(weights=module_digest(open_module(source.torch or "", source.state)))
 
 
 def export(request: ExportRequest) -> ExportAnswer:

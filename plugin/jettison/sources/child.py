@@ -75,18 +75,23 @@ def export(request: ExportRequest) -> ExportAnswer:
     rows, source = load_rows(request.folder / EXAMPLES_FILE), request.source
     subject = subject_of(source, rows[0].keys())
     axes = _axes(subject, rows[0], request)
-    trials = list(trials_of(ordered(rows, axes), _batches(subject)))
+    tried, batches = ordered(rows, axes, takes=lambda found: _is_taken(subject, found)), _batches(subject)
+    trials = list(trials_of(tried, batches))
     if subject.program is not None and len(rows) == 1:
         trials = _taken(subject, trials)
-    answers = _answers(subject, trials, source.outputs)
-    model = exported_graph(subject, trials[0], axes=axes, names=source.dynamic, outputs=tuple(answers[0]))
+    answers = _answers(subject, trials, source.outputs, given=len(rows) * len(batches))
+    model, bounds = exported_graph(
+        subject, trials[0], axes=axes, names=source.dynamic, outputs=tuple(answers[0])
+    )
     _save(model, request.folder / MODEL_FILE, subject)
     arrays: dict[str, Any] = {}
     for index, (given, found) in enumerate(zip(trials, answers, strict=False)):
         arrays.update({f"{index}.in.{name}": array for name, array in given.items()})
         arrays.update({f"{index}.out.{name}": array for name, array in found.items()})
     np.savez(request.folder / TRIALS_FILE, **arrays)
-    return ExportAnswer(trials=len(answers), notes=(*subject.notes, *_closed(subject, trials[0], axes)))
+    return ExportAnswer(
+        trials=len(answers), notes=(*subject.notes, *bounds, *_closed(subject, trials[0], axes))
+    )
 
 
 def _closed(subject: Subject, arrays: Arrays, axes: Mapping[str, Sequence[int]]) -> Iterator[str]:
@@ -140,9 +145,15 @@ def _is_taken(subject: Subject, trial: Arrays) -> bool:
     return True
 
 
-def _answers(subject: Subject, trials: list[Arrays], names: tuple[str, ...]) -> list[Arrays]:
-    """What the source answers to each trial, known to answer equal inputs equally."""
-    answers = [answers_of(subject.call(trial), subject, names=names) for trial in trials]
+def _answers(subject: Subject, trials: list[Arrays], names: tuple[str, ...], *, given: int) -> list[Arrays]:
+    """What the source answers to each trial, known to answer equal inputs equally.
+
+    So many trials first are of sizes that were given, the others of one that was made up.
+    """
+    answers = [
+        answers_of(subject.call(trial, is_made_up=index >= given), subject, names=names)
+        for index, trial in enumerate(trials)
+    ]
     again = answers_of(subject.call(trials[0]), subject, names=names)
     changed = next(differences(answers[0], again), None)
     if changed is not None:

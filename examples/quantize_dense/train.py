@@ -2,6 +2,7 @@
 
     python examples/quantize_dense/train.py [--hidden 1000] [--output FOLDER]
 
+All of it goes into the folder `.data` with a copy of the recipe, so that the files here stay as they are.
 It needs the extra `keras`.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+HERE = Path(__file__).parent
 FEATURES = 20
 SEED = 20
 ROWS = {"train": 8000, "calibration": 256, "evaluation": 1000}
@@ -36,7 +39,8 @@ def draw(rows: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def make(folder: Path, *, hidden: int) -> float:
-    """Train, write network and samples into the folder, and say in which share of samples it is right."""
+    """Train, write all that a run needs into the folder, and say in which share of samples it is right."""
+    folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
@@ -52,6 +56,8 @@ def make(folder: Path, *, hidden: int) -> float:
     )
     network.compile(optimizer=keras.optimizers.Adam(0.02), loss="binary_crossentropy")
     network.fit(*sets["train"], batch_size=128, epochs=EPOCHS, verbose=0)
+    if folder.resolve() != HERE.resolve():
+        shutil.copy(HERE / "recipe.yaml", folder)
     network.save(folder / "dense.keras")
     np.savez_compressed(folder / "calibration.npz", features=sets["calibration"][0])
     features, labels = sets["evaluation"]
@@ -63,7 +69,7 @@ def main() -> None:
     """Read the options, train, and print how good it is."""
     options = argparse.ArgumentParser(description="Train the example's network.")
     options.add_argument("--hidden", type=int, default=10, help="neurons of the hidden layer")
-    options.add_argument("--output", type=Path, default=Path(__file__).parent, help="where the files go")
+    options.add_argument("--output", type=Path, default=HERE / ".data", help="where the files go")
     given = options.parse_args()
     print(
         f"right in {make(given.output, hidden=given.hidden):.2%} of {ROWS['evaluation']} evaluation samples"

@@ -58,7 +58,10 @@ def test_a_wider_network_gets_smaller_and_is_published(jettison, folder, monkeyp
     train = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train)
     monkeypatch.setattr(train, "EPOCHS", 1)
+    given = {name: (EXAMPLE / name).read_bytes() for name in FILES}
+    folder = folder / "new"
     assert train.make(folder, hidden=400) > 0.7, "a constant answer is right in half of the samples"
+    assert {name: (EXAMPLE / name).read_bytes() for name in FILES} == given, "what git holds stays as it is"
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("min_speedup: 0.5", "min_speedup: 0.01"))
     answer = jettison("run", recipe, "--json")
@@ -68,6 +71,17 @@ def test_a_wider_network_gets_smaller_and_is_published(jettison, folder, monkeyp
     assert [found["model"] for found in answer.document["published"]] == ["dense-fp32", f"dense-{chosen}"]
     sizes = {variant["name"]: variant["size_bytes"] for variant in answer.document["variants"]}
     assert sizes[chosen] < 0.6 * answer.document["baseline"]["size_bytes"]
+
+
+def test_files_go_where_git_looks_at_nothing(monkeypatch):
+    spec = importlib.util.spec_from_file_location("dense_example", EXAMPLE / "train.py")
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    written = []
+    monkeypatch.setattr(train, "make", lambda folder, hidden: written.append((folder, hidden)) or 1.0)
+    monkeypatch.setattr("sys.argv", ["train.py", "--hidden", "30"])
+    train.main()
+    assert written == [(EXAMPLE / ".data", 30)]
 
 
 def test_data_follow_the_seed():

@@ -218,6 +218,7 @@ def test_layers_that_share_a_weight_share_its_zeros() -> None:
         first, second = find_layers(result.model.graph)
         assert first.weight is second.weight
         assert [layer.removed for layer in result.pruned] == [32, 32]
+        assert "32 of 64 weights removed (50.0%)" in result.notes[0], "a shared weight is counted once"
 
 
 def test_layers_that_group_a_shared_weight_differently_stay_dense() -> None:

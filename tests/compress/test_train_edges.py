@@ -163,3 +163,50 @@ def test_a_softmax_is_seen_behind_what_only_moves_its_shares(moves):
         nodes.append(helper.make_node(move, [f"m{index}", *inputs[move]], [output], name=f"move{index}"))
     rank = {"Transpose": 2, "Unsqueeze": 3, "Reshape": 2}[moves[-1]]
     assert ends_in_softmax(model_of(nodes, [("y", [None] * rank)], constants).graph)
+
+
+def test_a_start_without_a_loss_is_not_kept_for_the_best(tmp_path, monkeypatch):
+    """The loss is NaN on the untrained weights' held-out samples, and a number after the first steps."""
+    from test_train_loop import PLAN, lesson, linear, numbers, squared
+
+    from jettison.compress.distillation.train import train
+
+    module = linear()
+    start = module.weight.detach().clone()
+
+    def loss(outputs, batch):
+        is_start = not torch.is_grad_enabled() and torch.equal(module.weight, start)
+        return squared(outputs, batch) * (float("nan") if is_start else 1.0)
+
+    found = train(module, lesson(numbers(400), loss=loss), PLAN)
+    assert found.best_epoch > 0
+    assert not found.is_diverged
+    assert found.held_out_losses[found.best_epoch] == min(found.held_out_losses[1:])
+
+
+@pytest.mark.parametrize("ending", ["Sigmoid", "Identity"])
+@pytest.mark.parametrize("shape", [(96,), (96, 1)])
+def test_yes_or_no_is_learned_from_whole_numbers(ending, shape):
+    """The loss of a network that gives 1/2 is log 2; separable labels are learned to far below that."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["a"], name="layer"),
+        helper.make_node(ending, ["a"], ["y"], name="end"),
+    ]
+    model = model_of(nodes, [("y", ["n", 1])], {"w": floats(8, 1) * 0.01, "b": floats(1) * 0.01})
+    labels = (X[:, 0] - X[:, 3] > 0).astype(np.int64)
+    step = TrainModel(train="labels", epochs=60, learning_rate=0.05)
+    result = trained(model, step, labels=labels.reshape(shape))
+    found = runner_of(result).run({"x": X})["y"].reshape(-1)
+    limit = 0.5 if ending == "Sigmoid" else 0.0
+    assert np.mean((found > limit) == (labels == 1)) > 0.95
+
+
+def test_whole_numbers_beyond_yes_and_no_fit_no_single_output():
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="layer")]
+    model = model_of(nodes, [("y", ["n", 1])], {"w": floats(8, 1), "b": floats(1)})
+    samples = samples_of({"x": X}, labels=LABELS, specs=input_specs(model))
+    piece = Workpiece(model, parse_target("cpu"), training=samples)
+    refusal = TrainModel(train="labels").check(piece)
+    assert refusal is not None
+    assert refusal.reasons == ("no loss fits the outputs ['y'] and labels of int64, () each",)
+    assert "0 and 1 for a model of one output" in refusal.instead

@@ -169,6 +169,12 @@ RESIZES = [
     (f"nearest {how}", "Resize", ("x", None, SCALES), {"mode": "nearest", "nearest_mode": how})
     for how in ("floor", "ceil", "round_prefer_ceil")
 ] + [
+    (f"nearest {how} by {scale:.2f}", "Resize", ("x", None, np.array([1, 1, scale, scale], np.float32)),
+     {"mode": "nearest", "nearest_mode": rounded, "coordinate_transformation_mode": how})
+    for scale in (1 / 3, 0.6, 1.7)
+    for how in ("half_pixel", "asymmetric")
+    for rounded in ("round_prefer_floor", "floor")
+] + [
     ("to a size", "Resize", ("x", None, None, ints(2, 4, 3, 5)), {"mode": "linear"}),
     ("some axes", "Resize", ("x", None, SCALES[2:]), {"mode": "linear", "axes": [2, 3]}),
 ]  # fmt: skip
@@ -192,6 +198,8 @@ PRODUCTS = [
     ("gemm", "Gemm", ("f", normal(5, 7), normal(7)), {}),
     ("gemm turned", "Gemm", ("f", normal(7, 5), normal(1, 7)), {"transB": 1}),
     ("gemm bias of rows", "Gemm", ("f", normal(5, 7), normal(3, 1)), {}),
+    ("gemm bias of a table", "Gemm", ("f", normal(5, 7), normal(3, 7)), {}),
+    ("gemm bias of rows to one", "Gemm", ("f", normal(5, 1), normal(3, 1)), {}),
     ("gemm scaled", "Gemm", ("f", normal(5, 7), normal(7)), {"alpha": 0.5, "beta": 2.0}),
     ("gemm turned activation", "Gemm", ("f", normal(3, 7)), {"transA": 1}),
     ("matmul", "MatMul", ("x", normal(8, 3)), {}),

@@ -164,10 +164,11 @@ def test_weights_are_removed_while_the_others_learn(teacher, criterion):
     weights = [v.const_value.numpy() for v in result.model.graph.initializers.values() if len(v.shape) == 2]
     zeros = sum(int((array == 0).sum()) for array in weights)
     assert zeros == round(0.9 * sum(array.size for array in weights))
-    assert (
-        result.notes[-1]
-        == f"pruned by {criterion} while training: 90.0% of the weights removed by its middle"
-    )
+    told = f"while training, to 90.0% of all weights, by the least {criterion}"
+    assert [layer.reason for layer in result.pruned] == [told] * len(weights)
+    assert sorted(layer.zeros for layer in result.pruned) == sorted(int((a == 0).sum()) for a in weights)
+    assert sum(layer.removed for layer in result.pruned) == zeros
+    assert f"{zeros:,} of {sum(a.size for a in weights):,} weights removed (90.0%)" in " ".join(result.notes)
     piece = piece_of(teacher, training=points(teacher))
     at_once = PruneSparsity(sparsity=0.9, scope="global")(piece, piece.training).model
     assert accuracy(result.model) > accuracy(at_once) + 0.1
@@ -228,9 +229,15 @@ def test_a_training_that_diverges_says_what_to_do(teacher, tmp_path, monkeypatch
     )
     monkeypatch.syspath_prepend(tmp_path)
     result = trained(teacher, loss="loss_of_nothing:loss")
-    assert result.notes[0] == (
-        "training diverged after 0 steps: its loss was no number any more; give a smaller learning_rate"
+    assert result.warnings == (
+        "training diverged after 0 steps: its loss was no number any more; give a smaller learning_rate",
     )
+    ramped = trained(teacher, loss="loss_of_nothing:loss", sparsity=0.5)
+    assert ramped.warnings[1] == (
+        "nothing was removed while training, expected 50.0% of the weights: no epoch after the ramp "
+        "had a loss that is a number; the weights are as they were"
+    )
+    assert sum(layer.removed for layer in ramped.pruned) == 0
 
 
 @pytest.fixture

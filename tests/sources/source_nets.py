@@ -162,3 +162,31 @@ class BranchOnBatch(nn.Module):
     def forward(self, image):
         rows = self.layer(image.mean((1, 2)))
         return rows if image.shape[0] > 4 else rows * 2
+
+
+class Half(nn.Module):
+    """Answers in bfloat16, which numpy does not know."""
+
+    def forward(self, x):
+        return (x * 2).to(torch.bfloat16)
+
+
+class Pyramid(nn.Module):
+    """Halves four times and doubles four times, so it takes multiples of 16 only."""
+
+    def forward(self, image):
+        small = image
+        for _ in range(4):
+            small = nn.functional.max_pool2d(small, 2)
+        for _ in range(4):
+            small = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return image + small
+
+
+class Picky(nn.Module):
+    """Takes a length of 8 only, which it does not say."""
+
+    def forward(self, x):
+        if x.shape[1] != 8:
+            raise ValueError("expected a length of 8")
+        return x * 2

@@ -219,6 +219,17 @@ def test_a_program_with_code_in_it_is_refused_and_not_run(program, tmp_path, mak
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_parts_of_one_name_are_refused(program, tmp_path):
+    """Which of them torch would read is another question than which one the fence has read."""
+    with zipfile.ZipFile(program) as archive:
+        name = archive.namelist()[0].partition("/")[2]
+        content = archive.read(archive.namelist()[0])
+    path = changed(program, tmp_path / "twice.pt2", added=[(name, content)])
+    with pytest.raises(ModelError, match="parts of one name, which torch would run or load as code"):
+        open_program(path)
+
+
 def test_an_honest_program_passes_the_fence(program):
     """Guards and sizes as torch itself writes them are no code."""
     length = torch.export.Dim("length", min=2, max=64)

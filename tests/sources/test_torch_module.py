@@ -160,3 +160,26 @@ def test_output_names_have_to_fit_in_number(tmp_path):
     words = refusal(tmp_path, net("cnn", outputs=["a", "b"]), {"image": floats(2, 3, 8, 8)})
     assert "expected a name for each of its 1 outputs" in words
     assert "found a, b" in words
+
+
+def test_answers_that_numpy_does_not_know_are_refused_with_the_way_out(tmp_path):
+    words = refusal(tmp_path, net("Half"), {"x": floats(3, 4)})
+    assert words == (
+        "model source_nets:Half, output 'output': expected an element type that numpy knows, found bfloat16. "
+        "Return float32: .float() at the end of its forward"
+    )
+
+
+def test_a_made_up_size_is_one_that_the_module_takes(tmp_path):
+    source = net("Pyramid", dynamic={"image": {2: "height", 3: "width"}})
+    found = exported(source, tmp_path, {"image": floats(2, 1, 48, 48)})
+    assert found.sizes == [(3, 1, 48, 48), (1, 1, 48, 48), (3, 1, 32, 32), (1, 1, 32, 32)]
+    told = "of 'image' holds for sizes from 16 on: traced, smaller ones go another way in its forward"
+    assert found.notes == (f"axis 2 {told}", f"axis 3 {told}")
+
+
+def test_a_made_up_size_is_not_blamed_on_the_samples(tmp_path):
+    words = refusal(tmp_path, net("Picky", dynamic={"x": {1: "length"}}), {"x": floats(3, 8)})
+    assert "it fails on samples of x float32 3x4 with ValueError: expected a length of 8" in words
+    assert "No sample has that size: it was made up" in words
+    assert "Give samples of two sizes that its forward takes" in words

@@ -1,4 +1,8 @@
-"""The entrance: a source in any form becomes an ONNX file, once for equal code, weights and examples."""
+"""The entrance: a source in any form becomes an ONNX file, once for equal code, weights and examples.
+
+A function may load weights itself, from files that nobody else knows of. So the module that it makes is asked
+for its weights each time, unless the recipe gives them as `state`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from jettison.core.files import sha256_of
 from jettison.pipeline.steps import MODEL_FILE, Steps
 from jettison.sources.doors import check_installed
 from jettison.sources.examples import Examples, examples_of
-from jettison.sources.export import export_source
+from jettison.sources.export import export_source, weights_digest
 from jettison.sources.source import Source
 
 _LIBRARIES = ("torch", "keras", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -60,9 +64,10 @@ def _lineage(source: Source, examples: Examples) -> Lineage:
     code = code_digest(source.torch) if source.torch else ""
     package = [re.split("[.:]", source.torch)[0]] if source.torch else []
     files = (file for file in (source.file, source.state) if file is not None)
+    loaded = weights_digest(source) if source.torch and source.state is None else ""
     return lineage_of(
         "export",
-        f"{source.kind} {settings} {code}",
+        f"{source.kind} {settings} {code} {loaded}".rstrip(),
         parents=(*(_sha256(source, file) for file in files), examples.digest),
         libraries=(*_LIBRARIES, *package),
     )

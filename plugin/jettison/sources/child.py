@@ -7,6 +7,7 @@ backend from the environment once, and code of the user may print or exit.
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from jettison.core.errors import JettisonError, ModelError
 from jettison.core.tensors import Arrays
 from jettison.graph.save import save_model
+from jettison.sources.doors import load_torch
 from jettison.sources.equality import differences
 from jettison.sources.examples import load_rows
 from jettison.sources.exchange import (
@@ -28,10 +30,15 @@ from jettison.sources.exchange import (
     ExportRequest,
     problem_from,
 )
+from jettison.sources.source import Source
 from jettison.sources.subject import Subject, answers_of
 from jettison.sources.subjects import subject_of
+from jettison.sources.torch_module import open_module
 from jettison.sources.tracing import exported_graph
 from jettison.sources.trials import BATCHES, open_axes, ordered, trials_of
+from jettison.sources.weights import module_digest
+
+_SEED = 0
 
 
 def main() -> None:
@@ -40,10 +47,23 @@ def main() -> None:
     sys.path[:] = request.search_path
     os.chdir(request.working_folder)
     try:
-        answer = export(request)
+        _seed()
+        answer = _weighed(request.source) if request.only_weights else export(request)
     except JettisonError as error:
         answer = ExportAnswer(problem=problem_from(error))
     request.answer.write_text(answer.model_dump_json(), encoding="utf-8")
+
+
+def _seed() -> None:
+    """Let a function that draws its weights draw the same in each process."""
+    random.seed(_SEED)
+    np.random.seed(_SEED)
+    load_torch().manual_seed(_SEED)
+
+
+def _weighed(source: Source) -> ExportAnswer:
+    """The digest of the weights of the module that a function gives."""
+    return ExportAnswer(weights=module_digest(open_module(source.torch or "", source.state)))
 
 
 def export(request: ExportRequest) -> ExportAnswer:
@@ -55,18 +75,23 @@ def export(request: ExportRequest) -> ExportAnswer:
     rows, source = load_rows(request.folder / EXAMPLES_FILE), request.source
     subject = subject_of(source, rows[0].keys())
     axes = _axes(subject, rows[0], request)
-    trials = list(trials_of(ordered(rows, axes), _batches(subject)))
+    tried, batches = ordered(rows, axes, takes=lambda found: _is_taken(subject, found)), _batches(subject)
+    trials = list(trials_of(tried, batches))
     if subject.program is not None and len(rows) == 1:
         trials = _taken(subject, trials)
-    answers = _answers(subject, trials, source.outputs)
-    model = exported_graph(subject, trials[0], axes=axes, names=source.dynamic, outputs=tuple(answers[0]))
+    answers = _answers(subject, trials, source.outputs, given=len(rows) * len(batches))
+    model, bounds = exported_graph(
+        subject, trials[0], axes=axes, names=source.dynamic, outputs=tuple(answers[0])
+    )
     _save(model, request.folder / MODEL_FILE, subject)
     arrays: dict[str, Any] = {}
     for index, (given, found) in enumerate(zip(trials, answers, strict=False)):
         arrays.update({f"{index}.in.{name}": array for name, array in given.items()})
         arrays.update({f"{index}.out.{name}": array for name, array in found.items()})
     np.savez(request.folder / TRIALS_FILE, **arrays)
-    return ExportAnswer(trials=len(answers), notes=(*subject.notes, *_closed(subject, trials[0], axes)))
+    return ExportAnswer(
+        trials=len(answers), notes=(*subject.notes, *bounds, *_closed(subject, trials[0], axes))
+    )
 
 
 def _closed(subject: Subject, arrays: Arrays, axes: Mapping[str, Sequence[int]]) -> Iterator[str]:
@@ -120,9 +145,15 @@ def _is_taken(subject: Subject, trial: Arrays) -> bool:
     return True
 
 
-def _answers(subject: Subject, trials: list[Arrays], names: tuple[str, ...]) -> list[Arrays]:
-    """What the source answers to each trial, known to answer equal inputs equally."""
-    answers = [answers_of(subject.call(trial), subject, names=names) for trial in trials]
+def _answers(subject: Subject, trials: list[Arrays], names: tuple[str, ...], *, given: int) -> list[Arrays]:
+    """What the source answers to each trial, known to answer equal inputs equally.
+
+    So many trials first are of sizes that were given, the others of one that was made up.
+    """
+    answers = [
+        answers_of(subject.call(trial, is_made_up=index >= given), subject, names=names)
+        for index, trial in enumerate(trials)
+    ]
     again = answers_of(subject.call(trials[0]), subject, names=names)
     changed = next(differences(answers[0], again), None)
     if changed is not None:

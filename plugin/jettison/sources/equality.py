@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 convolutions differed by 1 to 3 times it; a graph with the other GELU by 1300, one with BatchNormalization's
 epsilon 1e-3 for 1e-5 by 4100."""
 HALF_TOLERANCE = 1e-2
-"""Of float16 and bfloat16: 10 times float16's resolution of 1e-3."""
+"""Of float16: 10 times float16's resolution of 1e-3."""
 _ABSOLUTE = 1e-6
 """For outputs that are zero or nearly so."""
 

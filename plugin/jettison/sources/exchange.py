@@ -29,6 +29,7 @@ class ExportRequest(BaseModel):
         search_path: Where modules are found, as in the process that asks.
         working_folder: Where the code of the user runs.
         answer: Where the answer goes.
+        only_weights: Whether only the digest of its weights is asked for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +40,7 @@ class ExportRequest(BaseModel):
     search_path: tuple[str, ...]
     working_folder: Path
     answer: Path
+    only_weights: bool = False
 
 
 class Problem(BaseModel):
@@ -57,13 +59,17 @@ class Problem(BaseModel):
 
 
 class ExportAnswer(BaseModel):
-    """What became of it: a problem, or the names of the outputs and remarks for the report."""
+    """What became of it: a problem, or how many trials were made and remarks for the report.
+
+    `weights` is the digest of its weights, where that alone was asked for.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     problem: Problem | None = None
     trials: int = 0
     notes: tuple[str, ...] = ()
+    weights: str = ""
 
 
 def problem_from(error: JettisonError) -> Problem:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +44,7 @@ def export_source(source: Source, examples: Examples, path: Path) -> tuple[str, 
     with tempfile.TemporaryDirectory(prefix="jettison-export-") as name:
         folder = Path(name)
         examples.save(folder / EXAMPLES_FILE)
-        answer = _asked(source, examples, folder)
-        if answer.problem is not None:
-            raise answer.problem.error()
+        answer = _asked(_request(source, folder, varying=examples.varying))
         write_clean(source, folder / MODEL_FILE, path)
         check_equal(source, path, trials_in(folder / TRIALS_FILE, answer.trials))
     return answer.notes
@@ -64,24 +62,50 @@ def write_clean(source: Source, exported: Path, path: Path) -> None:
         raise ModelError(f"model {source}", detail=f"its ONNX form: {error.detail}", fix=error.fix) from error
 
 
-def _asked(source: Source, examples: Examples, folder: Path) -> ExportAnswer:
-    located = source.model_copy(update=source.located(Path.cwd()))
-    request = ExportRequest(
-        source=located,
-        varying=examples.varying,
+def weights_digest(source: Source) -> str:
+    """What identifies the weights of the module that the source's function gives: it may load them itself.
+
+    Raises:
+        ModelError: The function is not there, fails, or gives no module.
+        MissingError: torch is not installed.
+        ExternalError: The process that calls it died.
+    """
+    check_installed(source.kind)
+    with tempfile.TemporaryDirectory(prefix="jettison-weights-") as name:
+        return _asked(_request(source, Path(name), only_weights=True)).weights
+
+
+def _request(
+    source: Source,
+    folder: Path,
+    *,
+    varying: Mapping[str, tuple[int, ...]] | None = None,
+    only_weights: bool = False,
+) -> ExportRequest:
+    return ExportRequest(
+        source=source.model_copy(update=source.located(Path.cwd())),
+        varying=dict(varying or {}),
         folder=folder,
         search_path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         working_folder=Path.cwd(),
         answer=folder / "answer.json",
+        only_weights=only_weights,
     )
-    request_path = folder / "request.json"
+
+
+def _asked(request: ExportRequest) -> ExportAnswer:
+    """What a process of its own answers; the problem that it tells is raised here."""
+    request_path = request.folder / "request.json"
     request_path.write_text(request.model_dump_json(), encoding="utf-8")
     status, words = _run_child(request_path)
     if request.answer.is_file():
-        return ExportAnswer.model_validate_json(request.answer.read_bytes())
+        answer = ExportAnswer.model_validate_json(request.answer.read_bytes())
+        if answer.problem is not None:
+            raise answer.problem.error()
+        return answer
     lines = [line.strip() for line in words.splitlines() if line.strip()][-_TOLD_LINES:]
     raise ExternalError(
-        f"exporting {source}",
+        f"exporting {request.source}",
         detail=f"its process ended with status {status}: {' / '.join(lines) or 'without a word'}",
         fix="A negative status is a signal, and -9 mostly means too little memory; export it to ONNX by hand "
         "and give that file as `path`",

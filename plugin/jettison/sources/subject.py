@@ -44,8 +44,12 @@ class Subject:
     declared_open: dict[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def call(self, arrays: Arrays) -> Any:
+    def call(self, arrays: Arrays, *, is_made_up: bool = False) -> Any:
         """What the model returns for these arrays, in evaluation mode and without gradients.
+
+        Args:
+            arrays: The inputs by name.
+            is_made_up: Whether their sizes are no sample's, so that samples are not to blame.
 
         Raises:
             ModelError: It fails on them.
@@ -60,8 +64,15 @@ class Subject:
                 self.what,
                 detail=f"it fails on samples of {_described(arrays)} with {type(error).__name__}: "
                 f"{first_line(error)}",
-                fix="Give samples as its forward takes them: names, shapes and element types",
+                fix=_OTHER_SIZE if is_made_up else _AS_TAKEN,
             ) from error
+
+
+_AS_TAKEN = "Give samples as its forward takes them: names, shapes and element types"
+_OTHER_SIZE = (
+    "No sample has that size: it was made up, to try the axes under `dynamic` at a second one. Give samples "
+    "of two sizes that its forward takes, or leave those axes out of `dynamic`"
+)
 
 
 def checked_names(what: str, expected: Sequence[str], found: Collection[str]) -> tuple[str, ...]:
@@ -94,7 +105,7 @@ def answers_of(result: Any, subject: Subject, *, names: Sequence[str] = ()) -> A
     single tensor, `output_0` and so on.
 
     Raises:
-        ModelError: It returned something that is no tensor, or names do not fit in number.
+        ModelError: It returned something that is no tensor, or one of bfloat16; names do not fit in number.
     """
     torch = load_torch()
     leaves = torch.utils._pytree.tree_flatten_with_path(result)[0]
@@ -114,7 +125,10 @@ def answers_of(result: Any, subject: Subject, *, names: Sequence[str] = ()) -> A
             f"({', '.join(subject.inputs)}), found {', '.join(found)}",
             fix="Name them under `outputs`, each once",
         )
-    return {name: _array(leaf) for name, (_, leaf) in zip(found, tensors, strict=True)}
+    return {
+        name: _array(leaf, f"{subject.what}, output {name!r}")
+        for name, (_, leaf) in zip(found, tensors, strict=True)
+    }
 
 
 def _name(path: Sequence[Any]) -> str:
@@ -128,7 +142,16 @@ def _free(names: Sequence[str], inputs: Collection[str]) -> tuple[str, ...]:
     return tuple(f"{name}_output" if name in inputs else name for name in names)
 
 
-def _array(tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    torch = load_torch()
-    plain = tensor.detach().cpu().contiguous()
-    return np.array((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())
+_NUMPY_KNOWS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""Element types in which answers of torch and of ONNX Runtime can be compared."""
+
+
+def _array(tensor: Any, what: str) -> np.ndarray[Any, np.dtype[Any]]:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in _NUMPY_KNOWS:
+        raise ModelError(
+            what,
+            detail=f"expected an element type that numpy knows, found {kind}",
+            fix="Return float32: .float() at the end of its forward",
+        )
+    return np.array(tensor.detach().cpu().contiguous().numpy())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -32,8 +32,8 @@ def exported_graph(
     axes: Mapping[str, Sequence[int]],
     names: Names,
     outputs: Sequence[str],
-) -> ir.Model:
-    """The model as ONNX at opset 20.
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """The model as ONNX at opset 20, and remarks on the sizes for which it holds.
 
     Args:
         subject: The model.
@@ -45,16 +45,16 @@ def exported_graph(
     Raises:
         ModelError: torch cannot trace it, or an operator of it has no counterpart in ONNX.
     """
-    program = subject.program
+    program, notes = subject.program, tuple[str, ...]()
     if program is None:
         program = _traced(subject, example, axes)
-        _check_ranges(program, subject)
+        notes = tuple(_check_ranges(program, subject))
     model = _converted(program, subject.what)
     common.OutputFixPass()(model)  # an input or one value twice among the outputs gets a node of its own
     _check_borders(model, subject, outputs)
     _rename_values(model, (*subject.inputs, *outputs))
     _name_axes(model, names)
-    return model
+    return model, notes
 
 
 def _traced(subject: Subject, example: Arrays, axes: Mapping[str, Sequence[int]]) -> Any:
@@ -74,10 +74,16 @@ def _traced(subject: Subject, example: Arrays, axes: Mapping[str, Sequence[int]]
         raise trace_error(error, subject) from error
 
 
-def _check_ranges(program: Any, subject: Subject) -> None:
-    """Refuses a module that takes another way by a size: its trace knows one of the ways only."""
+def _check_ranges(program: Any, subject: Subject) -> Iterator[str]:
+    """Refuses a module that takes another way by a size: its trace knows one of the ways only.
+
+    A least size of an image or a sequence is told in a remark: what pools or cuts borders has one.
+    """
     for symbol, found in program.range_constraints.items():
-        if int(found.lower) > _LEAST_TRACED or found.upper < _LARGEST_TRACED:
+        places = list(_places(program, symbol))
+        is_batch = any(axis == 0 for _, axis in places)
+        has_least = int(found.lower) > _LEAST_TRACED
+        if found.upper < _LARGEST_TRACED or (has_least and (is_batch or not places)):
             raise ModelError(
                 subject.what,
                 detail=f"expected one way for all sizes, found that it branches on one ({symbol}): "
@@ -85,6 +91,20 @@ def _check_ranges(program: Any, subject: Subject) -> None:
                 fix="Take the branch on a size out of the forward, or export the program yourself with that "
                 "range (torch.export, dynamic_shapes)",
             )
+        for name, axis in places if has_least else ():
+            yield (
+                f"axis {axis} of {name!r} holds for sizes from {int(found.lower)} on: traced, smaller "
+                "ones go another way in its forward"
+            )
+
+
+def _places(program: Any, symbol: object) -> Iterator[tuple[str, int]]:
+    """The inputs and axes that bear that symbol."""
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            for axis, size in enumerate(getattr(node.meta.get("val"), "shape", ())):
+                if str(size) == str(symbol):
+                    yield node.name, axis
 
 
 _LEAST_TRACED = 2

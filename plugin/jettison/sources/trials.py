@@ -5,7 +5,8 @@ The export is made from the first trial, so what it wrongly takes for fixed show
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from jettison.core.tensors import Arrays
 from jettison.sources.examples import LARGEST_BATCH
 
 BATCHES = (LARGEST_BATCH, 1)
+_SHARES = (Fraction(1, 2), Fraction(2, 3), Fraction(3, 4), Fraction(1, 3))
+"""Sizes to try where samples have one only. A network that halves four times takes 32 of 48, and no 24."""
 Axes = Mapping[str, Sequence[int]]
 """Axes beside the batch, by input."""
 
@@ -35,10 +38,18 @@ def open_axes(arrays: Arrays, *, varying: Axes, named: Axes) -> dict[str, tuple[
     return {name: tuple(sorted({*varying.get(name, ()), *named.get(name, ())})) for name in arrays}
 
 
-def ordered(rows: Sequence[Arrays], axes: Axes) -> list[Arrays]:
+def ordered(
+    rows: Sequence[Arrays], axes: Axes, *, takes: Callable[[Arrays], bool] = lambda _: True
+) -> list[Arrays]:
     """Rows of two shapes, in all open axes more than one element in the first, which an export is made from.
 
-    Where all rows are of one shape, the second is the first cut in half along its open axes.
+    Where all rows are of one shape, the second is the first cut along its open axes: in half, or to another
+    share where only that one is taken.
+
+    Args:
+        rows: Rows of one or two shapes.
+        axes: The open axes.
+        takes: Whether the model takes rows of a size that no sample has.
 
     Raises:
         SamplesError: Every sample has a single element along an open axis.
@@ -51,7 +62,8 @@ def ordered(rows: Sequence[Arrays], axes: Axes) -> list[Arrays]:
             fix="Give samples of other sizes too: a tracer takes an axis of one element for fixed",
         )
     if len(found) == 1 and any(axes.values()):
-        found.append(_halved(found[0], axes))
+        cuts = [_cut(found[0], axes, share) for share in _SHARES]
+        found.append(next((cut for cut in cuts if takes(cut)), cuts[0]))
     return found
 
 
@@ -66,12 +78,13 @@ def _has_single(arrays: Arrays, axes: Axes) -> bool:
     return any(arrays[name].shape[axis] < 2 for name, found in axes.items() for axis in found)
 
 
-def _halved(arrays: Arrays, axes: Axes) -> Arrays:
-    halved = {}
+def _cut(arrays: Arrays, axes: Axes, share: Fraction) -> Arrays:
+    """The first so large share along the open axes."""
+    found = {}
     for name, array in arrays.items():
         cut = tuple(
-            slice(0, max(1, size // 2) if axis in axes.get(name, ()) else size)
+            slice(0, max(1, int(size * share)) if axis in axes.get(name, ()) else size)
             for axis, size in enumerate(array.shape)
         )
-        halved[name] = array[cut]
-    return halved
+        found[name] = array[cut]
+    return found

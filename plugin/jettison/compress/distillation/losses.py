@@ -1,6 +1,7 @@
 """What a model is trained to make small: its distance from labels, or from another model's answers.
 
     classes     cross-entropy of softmax(y) with the label
+    yes or no   binary cross-entropy of the first float output, one number a sample, with labels 0 and 1
     numbers     mean squared error against the labels
     baseline    T^2 KL(softmax(y_0 / T) || softmax(y / T)) for class scores, and |y - y_0|^2 / |y_0|^2 for
                 any other float output, which is 1 - the metric `sqnr`; y_0 is the baseline's output
@@ -61,12 +62,14 @@ def labels_loss(model: ir.Model, samples: Samples) -> Loss | Refusal:
         return class_loss(is_softmax=ends_in_softmax(model.graph))
     if metric == "mae":
         return _squared_error
+    if _is_yes_or_no(samples, specs):
+        return yes_or_no_loss(is_sigmoid=ends_in(model.graph, "Sigmoid"))
     facts = samples.labels
     found = "no labels" if facts is None else f"labels of {facts.dtype}, {facts.row_shape} each"
     return Refusal(
         reasons=(f"no loss fits the outputs {[spec.name for spec in specs]} and {found}",),
-        instead="Give class numbers, or numbers in the shape of the first output, or your own loss: "
-        "package.module:function, or use {train: baseline}",
+        instead="Give class numbers, 0 and 1 for a model of one output, or numbers in the shape of the first "
+        "output, or your own loss: package.module:function, or use {train: baseline}",
     )
 
 
@@ -85,6 +88,30 @@ def class_loss(*, is_softmax: bool = False) -> Loss:
         return functional.cross_entropy(logs(scores) if is_softmax else scores, target)
 
     return loss
+
+
+def yes_or_no_loss(*, is_sigmoid: bool = False) -> Loss:
+    """Binary cross-entropy of the first float output, one number a sample, with whole labels 0 and 1."""
+
+    def loss(outputs: Outputs, batch: TensorBatch) -> Tensor:
+        found = next(value for value in outputs.values() if value.is_floating_point()).reshape(-1)
+        if batch.labels is None:
+            raise SamplesError("training samples", detail="expected labels", fix="Add an array 'labels'")
+        target = batch.labels.to(found.dtype).reshape(-1)
+        if is_sigmoid:
+            shares = found.clamp(_SMALLEST_SHARE, 1 - _SMALLEST_SHARE)
+            return functional.binary_cross_entropy(shares, target)
+        return functional.binary_cross_entropy_with_logits(found, target)
+
+    return loss
+
+
+def _is_yes_or_no(samples: Samples, specs: Sequence[TensorSpec]) -> bool:
+    """Whether labels are all 0 or 1, and the first float output gives one number a sample."""
+    facts, first = samples.labels, next((spec for spec in specs if spec.dtype.is_float), None)
+    if facts is None or first is None or facts.lowest is None or facts.highest is None:
+        return False
+    return facts.lowest[0] >= 0 and facts.highest[0] <= 1 and all(size == 1 for size in first.shape[1:])
 
 
 def baseline_loss(
@@ -166,9 +193,14 @@ def logs(shares: Tensor) -> Tensor:
 
 def ends_in_softmax(graph: ir.Graph) -> bool:
     """Whether the first float output is made by a Softmax, so that it holds probabilities."""
+    return ends_in(graph, "Softmax")
+
+
+def ends_in(graph: ir.Graph, kind: str) -> bool:
+    """Whether the first float output is made by an operator of that kind, with only moves behind it."""
     value = next((value for value in graph.outputs if value.dtype == ir.DataType.FLOAT), None)
     while value is not None and (node := value.producer()) is not None:
-        if node.op_type == "Softmax":
+        if node.op_type == kind:
             return True
         if node.op_type not in _MOVES:
             return False

@@ -37,12 +37,16 @@ def first_pruned_epoch(epochs: int) -> int:
 
 
 class Ramp:
-    """Removes weights of a graph's float layers, all layers together, up to a sparsity."""
+    """Removes weights of a graph's float layers, all layers together, up to a sparsity.
+
+    `names` are the initializers that it removes weights of.
+    """
 
     def __init__(self, module: GraphModule, sparsity: float, criterion: RampCriterion) -> None:
         self._module, self._sparsity, self._criterion = module, sparsity, criterion
-        paths = [origin.path for origin in module.origins if origin.is_matrix and origin.bits == 32]
-        self._weights: list[nn.Parameter] = [module.get_parameter(path) for path in paths]
+        chosen = [origin for origin in module.origins if origin.is_matrix and origin.bits == 32]
+        self.names = tuple(origin.name for origin in chosen)
+        self._weights: list[nn.Parameter] = [module.get_parameter(origin.path) for origin in chosen]
         self._begun = self._removed_share()
         for index, weight in enumerate(self._weights):
             module.register_buffer(f"kept_{index}", (weight.detach() != 0).to(weight.dtype))

@@ -79,7 +79,8 @@ class Lesson:
 class Training:
     """How a training went: mean losses by epoch; the held-out ones begin with epoch 0, the start.
 
-    `is_diverged` where a loss was no number any more: the training ended there.
+    `is_diverged` where a loss was no number any more: the training ended there. `best_epoch` is 0 where none
+    that may be kept was finite and better, and the weights are then those that it began with.
     """
 
     steps: int = 0
@@ -242,10 +243,11 @@ class _Run:
                     sums = [sums[0] + float(self._loss(piece).item()) * len(piece), sums[1] + len(piece)]
         total, count = self.group.total(*sums)
         loss, first = total / max(count, 1.0), self.lesson.first_epoch
-        rivals = self.found.held_out_losses[first:]
-        if self.epoch >= first and (not rivals or loss < min(rivals)):
+        rivals = [rival for rival in self.found.held_out_losses[first:] if math.isfinite(rival)]
+        if self.epoch >= first and math.isfinite(loss) and (not rivals or loss < min(rivals)):
             self.best, self.found.best_epoch = _copied(self.module), self.epoch
         self.found.held_out_losses.append(loss)
+        self.found.is_diverged |= self.epoch > 0 and not math.isfinite(loss)
 
     def _is_over(self) -> bool:
         waited = self.epoch - max(self.found.best_epoch, self.lesson.first_epoch)

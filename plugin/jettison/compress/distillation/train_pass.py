@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from jettison.compress.distillation.door import load_torch, torch_threads
 from jettison.compress.distillation.feed import hold_out
+from jettison.compress.distillation.ramp_report import ramp_report
 from jettison.compress.passes import PassResult, Refusal, Workpiece
+from jettison.compress.pruning.removed import PrunedLayer, summary
 from jettison.core.batching import fixed_batch_size
 from jettison.core.code import code_digest
 from jettison.core.errors import SamplesError
@@ -141,7 +144,21 @@ class TrainModel(BaseModel):
                 checkpoints=piece.checkpoints,
                 progress=piece.progress,
             )
-        return PassResult(trained_model(piece.model, taught.module), notes=tuple(_notes(self, taught, found)))
+        model = trained_model(piece.model, taught.module)
+        pruned = self._pruned(piece.model, model, taught)
+        return PassResult(
+            model,
+            notes=(*_notes(self, taught, found), *(summary(pruned) if pruned else ())),
+            warnings=tuple(_warnings(self, found)),
+            pruned=pruned,
+        )
+
+    def _pruned(self, before: ir.Model, after: ir.Model, taught: _Taught) -> tuple[PrunedLayer, ...]:
+        """What was removed while training, layer by layer; nothing without a sparsity."""
+        if self.sparsity is None:
+            return ()
+        reason = f"while training, to {self.sparsity:.1%} of all weights, by the least {self.criterion}"
+        return ramp_report(before, after, taught.ramped, reason=reason)
 
     def _taught(self, piece: Workpiece) -> _Taught:
         from jettison.compress.distillation.graph_module import graph_module
@@ -174,7 +191,8 @@ class TrainModel(BaseModel):
             after_step=put_back,
             first_epoch=0 if self.sparsity is None else first_pruned_epoch(self.epochs),
         )
-        return _Taught(module, lesson, pruned=len(masks.pairs))
+        ramped = () if ramp is None else ramp.names
+        return _Taught(module, lesson, pruned=len(masks.pairs), ramped=ramped)
 
     def _loss(self, piece: Workpiece, training: Samples) -> Loss | Refusal:
         from jettison.compress.distillation import losses
@@ -225,11 +243,15 @@ class TrainModel(BaseModel):
 
 @dataclass(frozen=True)
 class _Taught:
-    """What is trained, and by what; `pruned` is how many layers keep their zeros."""
+    """What is trained, and by what.
+
+    `pruned` is how many layers keep their zeros, `ramped` names the weights that are pruned meanwhile.
+    """
 
     module: GraphModule
     lesson: Lesson
     pruned: int
+    ramped: tuple[str, ...] = ()
 
 
 def _given(piece: Workpiece) -> Samples:
@@ -251,11 +273,6 @@ def _notes(step: TrainModel, taught: _Taught, found: Training) -> Iterator[str]:
         else "by the baseline's answers"
     )
     told = f"trained {by} for {epochs} on {samples}: loss on {others}"
-    if found.is_diverged:
-        yield (
-            f"training diverged after {found.steps} steps: its loss was no number any more; give a smaller "
-            "learning_rate"
-        )
     start = f"{losses[0]:.4g} before" + ("" if step.sparsity is None else " anything was removed")
     if found.best_epoch:
         yield f"{told} {start}, {losses[found.best_epoch]:.4g} after epoch {found.best_epoch}"
@@ -265,8 +282,19 @@ def _notes(step: TrainModel, taught: _Taught, found: Training) -> Iterator[str]:
     if stored:
         scales = f"{len(taught.module.scales.logs)} scales learned" if step.learn_scales else "scales kept"
         yield f"trained through quantization: {stored} stored weights rounded at each step, {scales}"
-    if step.sparsity is not None and found.best_epoch:
-        removed = f"{step.sparsity:.1%} of the weights removed by its middle"
-        yield f"pruned by {step.criterion} while training: {removed}"
     if taught.pruned:
         yield f"zeros kept in {taught.pruned} pruned weights"
+
+
+def _warnings(step: TrainModel, found: Training) -> Iterator[str]:
+    """What must not be overlooked: a training that came to nothing, a model that is still dense."""
+    if found.is_diverged:
+        yield (
+            f"training diverged after {found.steps} steps: its loss was no number any more; give a smaller "
+            "learning_rate"
+        )
+    if step.sparsity is not None and not found.best_epoch:
+        yield (
+            f"nothing was removed while training, expected {step.sparsity:.1%} of the weights: no epoch "
+            "after the ramp had a loss that is a number; the weights are as they were"
+        )

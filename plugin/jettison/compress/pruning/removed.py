@@ -31,6 +31,7 @@ class PrunedLayer(BaseModel):
     Args:
         node: Its name.
         kind: Its operator.
+        weight: The name of its weight, which several layers may share; "" where it has none.
         method: The pass, as `two-to-four` or `sparsity`.
         pruned: Whether the pass pruned it.
         reason: By which rule, or why it stays dense.
@@ -57,6 +58,7 @@ class PrunedLayer(BaseModel):
     method: str
     pruned: bool
     reason: str
+    weight: str = ""
     weights: int = 0
     removed: int = 0
     removed_share: float = 0.0
@@ -94,6 +96,7 @@ def removal(layer: Layer, before: Floats, after: Floats, *, method: str, reason:
         method=method,
         pruned=True,
         reason=reason,
+        weight=layer.weight.name or "",
         weights=after.size,
         removed=removed,
         removed_share=removed / max(after.size, 1),
@@ -106,9 +109,14 @@ def removal(layer: Layer, before: Floats, after: Floats, *, method: str, reason:
 
 def dense(layer: Layer, *, method: str, reason: str) -> PrunedLayer:
     """A layer that a pass left as it was."""
-    weights = math.prod(layer.weight_shape)
     return PrunedLayer(
-        node=layer.name, kind=layer.kind, method=method, pruned=False, reason=reason, weights=weights
+        node=layer.name,
+        kind=layer.kind,
+        method=method,
+        pruned=False,
+        reason=reason,
+        weight=layer.weight.name or "",
+        weights=math.prod(layer.weight_shape),
     )
 
 
@@ -135,9 +143,13 @@ def _channels(layer: Layer, lives: Mask) -> tuple[Mask, Mask]:
 
 
 def summary(layers: Sequence[PrunedLayer]) -> tuple[str, ...]:
-    """In a sentence each: how much was removed and what it carried, what died, and what stayed dense."""
+    """In a sentence each: how much was removed and what it carried, what died, and what stayed dense.
+
+    A weight that several layers share is counted once, as the file holds it.
+    """
     pruned = [layer for layer in layers if layer.pruned]
-    weights, removed = sum(layer.weights for layer in pruned), sum(layer.removed for layer in pruned)
+    held = list({layer.weight or layer.node: layer for layer in pruned}.values())
+    weights, removed = sum(layer.weights for layer in held), sum(layer.removed for layer in held)
     energies = [layer.energy_share for layer in pruned]
     notes = [
         f"{removed:,} of {weights:,} weights removed ({removed / max(weights, 1):.1%}) in {len(pruned)} of "

@@ -1,6 +1,7 @@
 """Resize, nearest and linear, for every way in which ONNX lets coordinates correspond.
 
-Axis by axis, by the formulas of the operator's definition; linear interpolation is separable.
+Axis by axis, by the formulas of the operator's definition; linear interpolation is separable. Places are
+computed in float32 as ONNX Runtime does: in float64 a scale of 1/3 falls on the other side of many a half.
 Source: ONNX operator Resize, attributes `coordinate_transformation_mode` and `nearest_mode`.
 """
 
@@ -18,30 +19,39 @@ from torch import Tensor
 from jettison.compress.distillation.operators.node import Build, Compute, NoGradientError, text, whole_numbers
 from jettison.graph.edit import int_attribute
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Coordinates = Callable[[Floats, float, int, int], Floats]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Coordinates = Callable[[Floats, np.float32, int, int], Floats]
 """From places in the output, the scale, and the sizes of input and output, to places in the input."""
 
 
-def _half_pixel(places: Floats, scale: float, _: int, __: int) -> Floats:
-    return (places + 0.5) / scale - 0.5
+_HALF = np.float32(0.5)
 
 
-def _half_pixel_symmetric(places: Floats, scale: float, source: int, target: int) -> Floats:
-    offset = source / 2 * (1 - target / (scale * source))
-    return offset + (places + 0.5) / scale - 0.5
+def _single(values: np.ndarray[Any, np.dtype[Any]]) -> Floats:
+    return np.asarray(values, dtype=np.float32)
 
 
-def _pytorch_half_pixel(places: Floats, scale: float, _: int, target: int) -> Floats:
-    return (places + 0.5) / scale - 0.5 if target > 1 else np.zeros_like(places)
+def _half_pixel(places: Floats, scale: np.float32, _: int, __: int) -> Floats:
+    return _single((places + _HALF) / scale - _HALF)
 
 
-def _align_corners(places: Floats, _: float, source: int, target: int) -> Floats:
-    return places * (source - 1) / (target - 1) if target > 1 else np.zeros_like(places)
+def _half_pixel_symmetric(places: Floats, scale: np.float32, source: int, target: int) -> Floats:
+    offset = np.float32(source / 2) * (1 - np.float32(target) / (scale * np.float32(source)))
+    return _single(offset + (places + _HALF) / scale - _HALF)
 
 
-def _asymmetric(places: Floats, scale: float, _: int, __: int) -> Floats:
-    return places / scale
+def _pytorch_half_pixel(places: Floats, scale: np.float32, _: int, target: int) -> Floats:
+    return _half_pixel(places, scale, _, target) if target > 1 else np.zeros_like(places)
+
+
+def _align_corners(places: Floats, _: np.float32, source: int, target: int) -> Floats:
+    if target <= 1:
+        return np.zeros_like(places)
+    return _single(places * np.float32(source - 1) / np.float32(target - 1))
+
+
+def _asymmetric(places: Floats, scale: np.float32, _: int, __: int) -> Floats:
+    return _single(places / scale)
 
 
 _COORDINATES: dict[str, Coordinates] = {
@@ -53,8 +63,8 @@ _COORDINATES: dict[str, Coordinates] = {
 }
 
 _NEAREST: dict[str, Callable[[Floats], Floats]] = {
-    "round_prefer_floor": lambda places: np.ceil(places - 0.5),
-    "round_prefer_ceil": lambda places: np.floor(places + 0.5),
+    "round_prefer_floor": lambda places: np.floor(places) + (places - np.floor(places) > _HALF),
+    "round_prefer_ceil": lambda places: np.floor(places) + (places - np.floor(places) >= _HALF),
     "floor": np.floor,
     "ceil": np.ceil,
 }
@@ -76,7 +86,7 @@ def _resize(node: ir.Node) -> Compute:
         places = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes]
         for axis, scale, target in zip(places, *_targets(x, places, scales, sizes), strict=True):
             if target != x.shape[axis] or scale != 1.0:
-                found = coordinates(np.arange(target, dtype=np.float64), scale, x.shape[axis], target)
+                found = coordinates(np.arange(target, dtype=np.float32), scale, x.shape[axis], target)
                 x = (
                     _nearest(x, axis, _NEAREST[nearest](found))
                     if mode == "nearest"
@@ -89,14 +99,15 @@ def _resize(node: ir.Node) -> Compute:
 
 def _targets(
     x: Tensor, places: Any, scales: Tensor | None, sizes: Tensor | None
-) -> tuple[list[float], list[int]]:
+) -> tuple[list[np.float32], list[int]]:
     """Scale and new size of each axis that is resized."""
     before = [x.shape[axis] for axis in places]
     if sizes is not None and sizes.numel():
         after = whole_numbers(sizes)
-        return [new / old for new, old in zip(after, before, strict=True)], after
-    factors = [float(value) for value in scales.reshape(-1).tolist()] if scales is not None else []
-    return factors, [math.floor(old * factor) for old, factor in zip(before, factors, strict=True)]
+        return [np.float32(new) / np.float32(old) for new, old in zip(after, before, strict=True)], after
+    factors = [np.float32(value) for value in scales.reshape(-1).tolist()] if scales is not None else []
+    sizes_after = [math.floor(factor * np.float32(old)) for old, factor in zip(before, factors, strict=True)]
+    return factors, sizes_after
 
 
 def _rows(places: Floats, size: int, x: Tensor) -> Tensor:
@@ -111,7 +122,7 @@ def _linear(x: Tensor, axis: int, places: Floats) -> Tensor:
     below = np.floor(places)
     shape = [1] * x.ndim
     shape[axis] = -1
-    share = torch.from_numpy((places - below).astype(np.float32)).to(x.device, x.dtype).reshape(shape)
+    share = torch.from_numpy(places - below).to(x.device, x.dtype).reshape(shape)
     low, high = (x.index_select(axis, _rows(below + step, x.shape[axis], x)) for step in (0, 1))
     return low * (1 - share) + high * share
 

@@ -6,6 +6,7 @@ import typer
 
 from jettison._version import __version__
 from jettison.cli.ab import ab
+from jettison.cli.build import build
 from jettison.cli.check import check
 from jettison.cli.compress import compress
 from jettison.cli.doctor import doctor
@@ -19,7 +20,7 @@ from jettison.cli.rollout import rollout
 from jettison.cli.run import run
 from jettison.cli.serve import serve
 
-VERBS = (run, compress, evaluate, lint, preflight, publish, rollback, check, serve, explain, doctor)
+VERBS = (run, compress, evaluate, lint, preflight, build, publish, rollback, check, serve, explain, doctor)
 
 app = typer.Typer(
     name="jettison",

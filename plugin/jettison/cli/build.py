@@ -38,9 +38,9 @@ def build(
     timeout_s: float = typer.Option(7200.0, "--timeout", min=1.0, help="Seconds until it is stopped."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Build the TensorRT engine of a model for one GPU, with the record that publishing needs.
+    """Build the TensorRT engine of a model for one GPU.
 
-    On a machine that has this GPU and the module `tensorrt`, at the version of the image that serves.
+    On a machine that has that GPU and the module `tensorrt`, at the version of the image that serves.
 
     Example: `jettison build m.onnx --target sm89 --shapes x=1x3x224x224,4x3x224x224,8x3x224x224 -o engines`
     """

@@ -11,7 +11,11 @@ from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
 from jettison.pipeline.delivery import chosen_model, release_of
+from jettison.pipeline.plans import is_build_folder, plans_release, target_needs
+from jettison.triton.check.check import read_fleet
 from jettison.triton.live import Live, publish_live
+from jettison.triton.plans import Need, needs_of
+from jettison.triton.publish import Release
 from jettison.triton.publish import publish as put
 
 
@@ -31,7 +35,9 @@ class PublishedDocument(BaseModel):
 
 def publish(
     source: Path = typer.Argument(
-        ..., metavar="MODEL|RUN_DIR", help="An ONNX file, or the folder of a finished run."
+        ...,
+        metavar="MODEL|RUN_DIR",
+        help="An ONNX file, the folder of a finished run, or one that `jettison build` filled.",
     ),
     repository: Path = typer.Option(
         ..., "--repository", help="The model repository; made if it is not there."
@@ -42,6 +48,12 @@ def publish(
         None, "--url", help="HOST:PORT of a server over this repository: load and prove it there."
     ),
     deadline_s: float = typer.Option(60.0, "--deadline", min=1.0, help="Seconds until it must be proven."),
+    fleet: Path | None = typer.Option(
+        None, "--fleet", help="For plans: YAML with the machines that must each have one."
+    ),
+    targets: str = typer.Option(
+        "", "--targets", help="For plans: the GPUs that must each have one, as sm87,sm89."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Publish a model into a Triton repository as its next version.
@@ -57,16 +69,17 @@ def publish(
             detail="there is no such file or folder",
             fix="Give the path of an ONNX file, or the folder of a finished run",
         )
-    chosen = chosen_model(source) if source.is_dir() else None
-    path, evidence = chosen or (source, None)
-    notes = (chosen.note,) if chosen and chosen.note else ()
-    release = release_of(path, name, created=now(), evidence=evidence)
+    needs = (*_fleet_needs(fleet), *target_needs(targets))
+    if needs or is_build_folder(source):
+        release, told = plans_release(source, name, created=now(), needs=needs), None
+    else:
+        release, told = _model_release(source, name)
     done = (
         put(release, repository, keep_versions=keep_versions)
         if url is None
         else publish_live(release, repository, Live(url, deadline_s), keep_versions=keep_versions)
     )
-    notes = (*notes, *done.notes)
+    notes = (*([told] if told else []), *done.notes)
     if as_json:
         document = PublishedDocument(
             model=done.model,
@@ -82,3 +95,15 @@ def publish(
     typer.echo(f"published {done.model} version {done.version}: {done.path}")
     if done.retired:
         typer.echo(f"retired versions {', '.join(str(version) for version in done.retired)}")
+
+
+def _model_release(source: Path, name: str) -> tuple[Release, str | None]:
+    """An ONNX file or what a run chose, and what whoever publishes it must know."""
+    chosen = chosen_model(source) if source.is_dir() else None
+    path, evidence = chosen or (source, None)
+    note = chosen.note if chosen else None
+    return release_of(path, name, created=now(), evidence=evidence), note
+
+
+def _fleet_needs(fleet: Path | None) -> tuple[Need, ...]:
+    return () if fleet is None else needs_of(read_fleet(fleet).targets)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from jettison._version import __version__
 from jettison.core.artifacts import Lineage
+from jettison.core.engine import EngineRecord
 from jettison.core.errors import RepositoryError
 from jettison.core.files import fsync_folder, fsync_tree
 from jettison.triton.config import ModelConfig, Specific, VersionPolicy, check_name
@@ -50,7 +51,8 @@ _WHY = {
 class Release:
     """What is to be published: files by their name in the version folder, and what is known of them.
 
-    A model with external data names all its files. `created` is the time in ISO 8601.
+    A model with external data names all its files. `created` is the time in ISO 8601. `engines` are the
+    records of plans among the files.
     """
 
     config: ModelConfig
@@ -59,6 +61,7 @@ class Release:
     lineage: Lineage | None = None
     golden: Golden | None = None
     evidence: Evidence | None = None
+    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ def _fill(folder: Path, release: Release, version: int) -> Manifest:
         lineage=release.lineage,
         golden=release.golden,
         evidence=release.evidence,
+        engines=dict(release.engines) or None,
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
     return manifest

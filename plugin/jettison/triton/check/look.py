@@ -47,6 +47,7 @@ class FleetTarget(BaseModel):
         compute: The compute capability of its GPU, as "8.7"; None where it has none.
         memory_mib: Memory for models, in MiB.
         image: The tag of Triton's image that it runs, as "25.08-py3".
+        tensorrt: The version of TensorRT in that image, as "10.13.3".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class FleetTarget(BaseModel):
     compute: str | None = Field(None, pattern=r"^\d{1,2}\.\d$")
     memory_mib: int | None = Field(None, gt=0)
     image: str | None = None
+    tensorrt: str | None = Field(None, pattern=r"^\d+(\.\d+)+$")
 
 
 class Fleet(BaseModel):

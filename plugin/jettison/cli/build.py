@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
@@ -9,8 +13,11 @@ from rich.table import Table
 
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, progress_bars, table_console
 from jettison.core.errors import ExternalError
+from jettison.core.progress import Progress, Reporter
 from jettison.core.targets import parse_target
 from jettison.engines.tensorrt.build import build as build_here
+from jettison.engines.tensorrt.build_exchange import BuildStep
+from jettison.engines.tensorrt.build_in_image import ImageOrder, build_in_image
 from jettison.engines.tensorrt.build_report import BuildOptions, BuildReport, profiles_of
 from jettison.engines.tensorrt.settings import BuildSettings, Compatibility
 from jettison.engines.tensorrt.shapes import parse_shape_range
@@ -35,6 +42,11 @@ def build(
     version_compatible: bool = typer.Option(
         False, "--version-compatible", help="Later versions of TensorRT take it; it runs code of its own."
     ),
+    image: str | None = typer.Option(
+        None,
+        "--image",
+        help="Build in a container of this image (Docker or Podman), which holds Jettison.",
+    ),
     timeout_s: float = typer.Option(7200.0, "--timeout", min=1.0, help="Seconds until it is stopped."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
@@ -52,10 +64,50 @@ def build(
     )
     profiles = profiles_of([parse_shape_range(text) for text in shapes])
     place = parse_target(target)
-    with progress_bars() as reporter:
-        options = BuildOptions(limit_s=timeout_s, report=reporter)
-        report = build_here(model, place, output, profiles=profiles, settings=settings, options=options)
+    with build_progress() as reporter:
+        if image is not None:
+            order = ImageOrder(
+                image=image,
+                arguments=_again(shapes, settings, timeout_s),
+                user=f"{os.getuid()}:{os.getgid()}",
+                limit_s=timeout_s,
+                report=reporter,
+            )
+            report = build_in_image(model, place, output, order=order)
+        else:
+            options = BuildOptions(limit_s=timeout_s, report=reporter)
+            report = build_here(model, place, output, profiles=profiles, settings=settings, options=options)
     tell(report, as_json=as_json)
+
+
+def _again(shapes: list[str], settings: BuildSettings, timeout_s: float) -> tuple[str, ...]:
+    """The options once more, for the `jettison build` in the container."""
+    given = [part for text in shapes for part in ("--shapes", text)]
+    given += ["--level", str(settings.level), "--compatibility", settings.compatibility]
+    given += ["--timeout", f"{timeout_s:g}"]
+    if settings.workspace_mib is not None:
+        given += ["--workspace", str(settings.workspace_mib)]
+    if settings.version_compatible:
+        given.append("--version-compatible")
+    return tuple(given)
+
+
+@contextlib.contextmanager
+def build_progress() -> Iterator[Reporter]:
+    """Bars for a person; lines of JSON on stderr for the `jettison build` that started this one."""
+    if os.environ.get("JETTISON_PROGRESS") != "lines":
+        with progress_bars() as reporter:
+            yield reporter
+        return
+
+    def report(title: str) -> Progress:
+        def tell_step(done: int, total: int) -> None:
+            sys.stderr.write(BuildStep(phase=title, done=done, total=total).model_dump_json() + "\n")
+            sys.stderr.flush()
+
+        return tell_step
+
+    yield report
 
 
 def tell(report: BuildReport, *, as_json: bool) -> None:

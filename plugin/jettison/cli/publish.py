@@ -9,9 +9,11 @@ from pydantic import BaseModel
 
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
+from jettison.core.engine import ProfileRange
 from jettison.core.errors import InputError
+from jettison.engines.tensorrt.shapes import parse_shape_range
 from jettison.pipeline.delivery import chosen_model, release_of
-from jettison.pipeline.plans import is_build_folder, plans_release, target_needs
+from jettison.pipeline.plans import is_build_folder, plans_release, provider_release, target_needs
 from jettison.triton.check.check import read_fleet
 from jettison.triton.live import Live, publish_live
 from jettison.triton.plans import Need, needs_of
@@ -54,6 +56,14 @@ def publish(
     targets: str = typer.Option(
         "", "--targets", help="For plans: the GPUs that must each have one, as sm87,sm89."
     ),
+    cache: str | None = typer.Option(
+        None,
+        "--tensorrt-cache",
+        help="For an ONNX file: ONNX Runtime builds TensorRT engines on the node, into this folder there.",
+    ),
+    shapes: list[str] = typer.Option(
+        [], "--shapes", help="With --tensorrt-cache: NAME=MIN,OPT,MAX for each input with open dimensions."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Publish a model into a Triton repository as its next version.
@@ -74,6 +84,9 @@ def publish(
         release, told = plans_release(source, name, created=now(), needs=needs), None
     else:
         release, told = _model_release(source, name)
+        if cache is not None:
+            path = release.files[release.config.default_model_filename]
+            release = provider_release(release, path, ranges=_ranges(shapes), cache=cache)
     done = (
         put(release, repository, keep_versions=keep_versions)
         if url is None
@@ -107,3 +120,7 @@ def _model_release(source: Path, name: str) -> tuple[Release, str | None]:
 
 def _fleet_needs(fleet: Path | None) -> tuple[Need, ...]:
     return () if fleet is None else needs_of(read_fleet(fleet).targets)
+
+
+def _ranges(texts: list[str]) -> tuple[ProfileRange, ...]:
+    return tuple(ProfileRange(**parse_shape_range(text).model_dump()) for text in texts)

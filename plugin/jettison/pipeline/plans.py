@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx_ir as ir
 from pydantic import ValidationError
 
 from jettison.core.artifacts import LINEAGE_FILE, Lineage
-from jettison.core.engine import ENGINE_FILE, PLAN_FILE, EngineRecord, read_record
+from jettison.core.engine import ENGINE_FILE, PLAN_FILE, EngineRecord, ProfileRange, read_record
 from jettison.core.errors import RepositoryError, TargetError
 from jettison.core.files import sha256_of
 from jettison.core.targets import parse_target
+from jettison.graph.model import input_specs, open_model
 from jettison.triton.plans import Need, config_of_plans, plan_name
+from jettison.triton.provider import Precision, with_tensorrt_provider
 from jettison.triton.publish import Release
 
 
@@ -105,3 +109,19 @@ def _lineage(place: Path) -> Lineage | None:
         return Lineage.model_validate_json((place / LINEAGE_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def provider_release(release: Release, path: Path, *, ranges: Sequence[ProfileRange], cache: str) -> Release:
+    """The release of an ONNX file, to be served by ONNX Runtime's TensorRT provider.
+
+    Raises:
+        InputError: The ranges do not fit the model's inputs.
+    """
+    model = open_model(path)
+    kinds = {node.op_type for node in model.graph}
+    half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
+    precision: Precision = "INT8" if "DequantizeLinear" in kinds else "FP16" if half else "FP32"
+    config = with_tensorrt_provider(
+        release.config, input_specs(model), ranges=ranges, cache=cache, precision=precision
+    )
+    return dataclasses.replace(release, config=config)

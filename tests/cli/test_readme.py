@@ -16,6 +16,7 @@ from jettison.cli.rollback import RolledBackDocument
 from jettison.cli.serve import Endpoints
 from jettison.compress.quantization.layer_report import LayerReport
 from jettison.compress.quantization.placement import LayerDecision
+from jettison.engines.tensorrt.build_report import BuildReport
 from jettison.engines.tensorrt.lint.finding import Finding as LintFinding
 from jettison.engines.tensorrt.report import AuditedLayer, Bisection, PreflightReport
 from jettison.pipeline.explain_log import Cause, LogExplanation
@@ -52,6 +53,7 @@ def test_document_of_run_and_compress():
         ("lint", [LintReport, LintFinding]),
         ("preflight", [PreflightReport, AuditedLayer, Bisection]),
         ("keys", [KeysDocument]),
+        ("build", [BuildReport]),
         ("serve", [Endpoints]),
         ("explain", [LogExplanation, Cause]),
         ("doctor", [Diagnosis, Ability]),

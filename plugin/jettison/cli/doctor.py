@@ -91,6 +91,7 @@ def diagnose() -> Diagnosis:
                 f"{install_command('tensorrt')}, on a GPU machine",
             ),
             _gpu(),
+            _module("build engines in an image", "docker", "docker", install_command("docker")),
             _module("read torch modules and programs", "torch", "torch", install_command("train")),
             _module("prune channels", "torch_pruning", "torch-pruning", install_command("train")),
             _module("read Keras models", "keras", "keras", install_command("keras")),

@@ -10,10 +10,16 @@ from pydantic import BaseModel
 
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
+from jettison.core.engine import ProfileRange
 from jettison.core.errors import InputError
 from jettison.core.signing import load_signer
+from jettison.engines.tensorrt.shapes import parse_shape_range
 from jettison.pipeline.delivery import chosen_model, release_of
+from jettison.pipeline.plans import is_build_folder, plans_release, provider_release, target_needs
+from jettison.triton.check.check import read_fleet
 from jettison.triton.live import Live, publish_live
+from jettison.triton.plans import Need, needs_of
+from jettison.triton.publish import Release
 from jettison.triton.publish import publish as put
 
 
@@ -43,7 +49,9 @@ def proof(proven_by: tuple[str, ...]) -> str:
 
 def publish(
     source: Path = typer.Argument(
-        ..., metavar="MODEL|RUN_DIR", help="An ONNX file, or the folder of a finished run."
+        ...,
+        metavar="MODEL|RUN_DIR",
+        help="An ONNX file, the folder of a finished run, or one that `jettison build` filled.",
     ),
     repository: Path = typer.Option(
         ..., "--repository", help="The model repository; made if it is not there."
@@ -58,6 +66,20 @@ def publish(
     deadline_s: float = typer.Option(60.0, "--deadline", min=1.0, help="Seconds until it must be proven."),
     sign: Path | None = typer.Option(
         None, "--sign", help="A private key: the version is signed, for check --verify."
+    ),
+    fleet: Path | None = typer.Option(
+        None, "--fleet", help="For plans: YAML with the machines that must each have one."
+    ),
+    targets: str = typer.Option(
+        "", "--targets", help="For plans: the GPUs that must each have one, as sm87,sm89."
+    ),
+    cache: str | None = typer.Option(
+        None,
+        "--tensorrt-cache",
+        help="For an ONNX file: ONNX Runtime builds TensorRT engines on the node, into this folder there.",
+    ),
+    shapes: list[str] = typer.Option(
+        [], "--shapes", help="With --tensorrt-cache: NAME=MIN,OPT,MAX for each input with open dimensions."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
@@ -75,10 +97,15 @@ def publish(
             detail="there is no such file or folder",
             fix="Give the path of an ONNX file, or the folder of a finished run",
         )
-    chosen = chosen_model(source) if source.is_dir() else None
-    path, evidence = chosen or (source, None)
-    notes = (chosen.note,) if chosen and chosen.note else ()
-    release = release_of(path, name, created=now(), evidence=evidence)
+    needs = (*_fleet_needs(fleet), *target_needs(targets))
+    notes: tuple[str, ...] = ()
+    if needs or is_build_folder(source):
+        release = plans_release(source, name, created=now(), needs=needs)
+    else:
+        release, notes = _model_release(source, name)
+        if cache is not None:
+            path = release.files[release.config.default_model_filename]
+            release = provider_release(release, path, ranges=_ranges(shapes), cache=cache)
     release = replace(release, signer=None if sign is None else load_signer(sign))
     done = (
         put(release, repository, keep_versions=keep_versions)
@@ -104,3 +131,19 @@ def publish(
     typer.echo(proof(done.proven_by))
     if done.retired:
         typer.echo(f"retired versions {', '.join(str(version) for version in done.retired)}")
+
+
+def _model_release(source: Path, name: str) -> tuple[Release, tuple[str, ...]]:
+    """An ONNX file or what a run chose, and what whoever publishes it must know."""
+    chosen = chosen_model(source) if source.is_dir() else None
+    path, evidence = chosen or (source, None)
+    notes = (chosen.note,) if chosen and chosen.note else ()
+    return release_of(path, name, created=now(), evidence=evidence), notes
+
+
+def _fleet_needs(fleet: Path | None) -> tuple[Need, ...]:
+    return () if fleet is None else needs_of(read_fleet(fleet).targets)
+
+
+def _ranges(texts: list[str]) -> tuple[ProfileRange, ...]:
+    return tuple(ProfileRange(**parse_shape_range(text).model_dump()) for text in texts)

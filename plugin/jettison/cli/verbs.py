@@ -6,6 +6,7 @@ import typer
 
 from jettison._version import __version__
 from jettison.cli.ab import ab
+from jettison.cli.build import build
 from jettison.cli.check import check
 from jettison.cli.compress import compress
 from jettison.cli.doctor import doctor
@@ -22,7 +23,8 @@ from jettison.cli.run import run
 from jettison.cli.serve import serve
 
 VERBS = (
-    run, compress, evaluate, report, lint, preflight, publish, rollback, check, keys, serve, explain, doctor,
+    run, compress, evaluate, report, lint, preflight, build,
+    publish, rollback, check, keys, serve, explain, doctor,
 )  # fmt: skip
 
 app = typer.Typer(

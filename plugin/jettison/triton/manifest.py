@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jettison.core.artifacts import Lineage
+from jettison.core.engine import EngineRecord
 from jettison.core.errors import RepositoryError
 from jettison.core.files import sha256_of
 from jettison.core.tensors import Arrays
@@ -74,7 +75,10 @@ class Evidence(Record):
 
 
 class Manifest(Record):
-    """The identity of a published version; signed ones have the digest of their configuration too."""
+    """The identity of a published version; signed ones have the digest of their configuration too.
+
+    `engines` are its plans by their file names.
+    """
 
     model: str
     version: int
@@ -86,6 +90,7 @@ class Manifest(Record):
     lineage: Lineage | None = None
     golden: Golden | None = None
     evidence: Evidence | None = None
+    engines: dict[str, EngineRecord] | None = None
 
     def changed_files(self, folder: Path) -> list[str]:
         """Names of recorded files that are missing from the folder, or that someone replaced in place."""

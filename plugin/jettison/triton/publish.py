@@ -20,6 +20,7 @@ from pathlib import Path
 
 from jettison._version import __version__
 from jettison.core.artifacts import Lineage
+from jettison.core.engine import EngineRecord
 from jettison.core.errors import RepositoryError
 from jettison.core.files import fsync_folder, fsync_tree
 from jettison.core.signing import Signer
@@ -54,7 +55,7 @@ class Release:
     """What is to be published: files by their name in the version folder, and what is known of them.
 
     A model with external data names all its files. `created` is the time in ISO 8601. `signer` signs the
-    version, where there is one.
+    version, where there is one. `engines` are the records of plans among the files.
     """
 
     config: ModelConfig
@@ -64,6 +65,7 @@ class Release:
     golden: Golden | None = None
     evidence: Evidence | None = None
     signer: Signer | None = None
+    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ def _fill(folder: Path, release: Release, version: int) -> Manifest:
         config_sha256=None
         if release.signer is None
         else config_digest(read_message(write(release.config), "config")),
+        engines=dict(release.engines) or None,
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
     if release.signer is not None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from jettison.core.errors import InputError, ModelError
 from jettison.engines.tensorrt.module import ModuleName
 from jettison.engines.tensorrt.report import RefusedNode
 from jettison.engines.tensorrt.shapes import ShapeRange
@@ -35,6 +36,11 @@ class InputProblem(BaseModel):
     what: str
     detail: str
     fix: str
+
+    def error(self) -> InputError:
+        """The error to raise."""
+        kind = ModelError if self.about == "model" else InputError
+        return kind(self.what, detail=self.detail, fix=self.fix)
 
 
 class CompileRequest(BaseModel):

@@ -6,8 +6,6 @@ its own, told as a value and never as a traceback.
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jettison
-from jettison.core.errors import ExternalError, InputError, ModelError
+from jettison.core.errors import ExternalError, ModelError
 from jettison.core.targets import Target
 from jettison.engines.tensorrt.capabilities import CompiledFor, compiled_for
-from jettison.engines.tensorrt.exchange import CompileAnswer, CompileRequest, InputProblem
+from jettison.engines.tensorrt.child import environment_of_child, signal_name
+from jettison.engines.tensorrt.exchange import CompileAnswer, CompileRequest
 from jettison.engines.tensorrt.layers import parse_layers
 from jettison.engines.tensorrt.messages import builder_refusals, layers_text, memory_estimate, warnings
 from jettison.engines.tensorrt.module import COMPILERS, ModuleName, find_module, how_to_install
@@ -129,13 +127,10 @@ def _run_child(request: CompileRequest, *, folder: Path, limit_s: float) -> subp
     """Run the compiler's program to its end, from an empty folder so that no file there shadows a module."""
     request_path = folder / "request.json"
     request_path.write_text(request.model_dump_json(), encoding="utf-8")
-    root = str(Path(jettison.__file__).resolve().parents[1])
-    inherited = os.environ.get("PYTHONPATH")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root])}
     return subprocess.run(
         [sys.executable, "-m", _PROGRAM, str(request_path)],
         cwd=folder,
-        env=environment,
+        env=environment_of_child(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -150,7 +145,7 @@ def _answered(
     target: Target, place: CompiledFor, *, module: ModuleName, answer: CompileAnswer
 ) -> PreflightReport:
     if answer.problem is not None:
-        raise _input_error(answer.problem)
+        raise answer.problem.error()
     if answer.missing is not None:
         note = f"{module} is installed but does not load: {answer.missing}"
         return _report(target, place, module=module, outcome="unavailable", notes=(note,))
@@ -182,11 +177,6 @@ def _answered(
 _SILENT = RefusedNode(code="BUILDER", description="the compiler built no engine and gave no reason")
 
 
-def _input_error(problem: InputProblem) -> InputError:
-    kind = ModelError if problem.about == "model" else InputError
-    return kind(problem.what, detail=problem.detail, fix=problem.fix)
-
-
 def _unanswered(
     target: Target, place: CompiledFor, *, module: ModuleName, done: subprocess.CompletedProcess[str]
 ) -> PreflightReport:
@@ -196,7 +186,7 @@ def _unanswered(
         ExternalError: It ended by itself.
     """
     if done.returncode < 0:
-        note = f"TensorRT's compiler crashed ({_signal_name(-done.returncode)}): neither pass nor fail"
+        note = f"TensorRT's compiler crashed ({signal_name(-done.returncode)}): neither pass nor fail"
         return _report(target, place, module=module, outcome="crashed", notes=(note,))
     last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
     raise ExternalError(
@@ -204,14 +194,6 @@ def _unanswered(
         detail=f"expected an answer, found exit code {done.returncode} and on stderr {last!r}",
         fix="Check with `jettison doctor` that the module is installed whole, or install it again",
     )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-    return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
 
 
 def _report(

@@ -50,6 +50,7 @@ class FleetTarget(BaseModel):
             `--backend-config=tensorrt,version-compatible=true`.
         memory_mib: Memory for models, in MiB.
         image: The tag of Triton's image that it runs, as "25.08-py3".
+        tensorrt: The version of TensorRT in that image, as "10.13.3".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class FleetTarget(BaseModel):
     version_compatible: bool = False
     memory_mib: int | None = Field(None, gt=0)
     image: str | None = None
+    tensorrt: str | None = Field(None, pattern=r"^\d+(\.\d+)+$")
 
 
 class Fleet(BaseModel):

@@ -19,7 +19,7 @@ and what to do. Exit code 1 says that there are findings; `--json` gives
 ```yaml
 targets:
   - {name: l4, compute: "8.9", memory_mib: 20000, image: 26.07-py3}
-  - {name: orin, compute: "8.7", memory_mib: 8192, image: 26.02-py3-igpu}
+  - {name: orin, compute: "8.7", memory_mib: 8192, image: 26.02-py3-igpu, tensorrt: 10.3.0}
 ```
 
 `version_compatible: true` says that a machine's server takes plans that bring code of their own (P203).

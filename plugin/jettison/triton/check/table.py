@@ -130,11 +130,25 @@ CHECKS: tuple[Check, ...] = (
         find=config_rules.variants,
     ),
     Check(
+        code="P201",
+        title="plans of the TensorRT that serves them",
+        reason="TensorRT reads plans of its own version only; give `tensorrt` of each machine in the fleet",
+        fix="Build the plan in the image that serves it: jettison build --image TAG",
+        find=fleet_rules.other_versions,
+    ),
+    Check(
         code="P202",
         title="a plan for each GPU of the fleet",
         reason="where cc_model_filenames has no key for a GPU, Triton takes the default plan in silence",
         fix="Build the plan for that compute capability, and name it in cc_model_filenames",
         find=fleet_rules.missing_plans,
+    ),
+    Check(
+        code="P206",
+        title="plans under the GPU that they were built for",
+        reason="the version fails to load there, and a plan that fails to load leaks memory of the GPU",
+        fix="Name the plan of that compute capability in cc_model_filenames, or build it",
+        find=fleet_rules.misnamed_plans,
     ),
     Check(
         code="G302",

@@ -1,0 +1,1 @@
+"""Programs run in a container image, by any Docker API (Docker or Podman)."""

@@ -26,18 +26,25 @@ _NO_SPEED = (
 )
 
 
-class PruneFixed(BaseModel):
-    """Every weight nearer to zero than one value for all layers becomes zero."""
+class _PruneWeights(BaseModel):
+    """What the three have in common: layers that stay dense, and what they refuse."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prune: Literal["fixed"] = "fixed"
-    value: float = Field(gt=0, allow_inf_nan=False)
+    prune: str
     keep_dense: tuple[str, ...] = ()
 
     def check(self, piece: Workpiece) -> Refusal | None:
         """Refuses a quantized model, one without a layer to prune, and names that match none."""
-        return _refusal(piece, self.keep_dense)
+        graph = piece.model.graph
+        return refuse_unfit(graph, choose_layers(graph, self.keep_dense), self.keep_dense)
+
+
+class PruneFixed(_PruneWeights):
+    """Every weight nearer to zero than one value for all layers becomes zero."""
+
+    prune: Literal["fixed"] = "fixed"
+    value: float = Field(gt=0, allow_inf_nan=False)
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with zeros; the samples are not used."""
@@ -48,18 +55,11 @@ class PruneFixed(BaseModel):
         return _pruned(piece, choice, masks, rules, method=self.prune)
 
 
-class PruneDynamic(BaseModel):
+class PruneDynamic(_PruneWeights):
     """Every weight nearer to zero than so many standard deviations of its layer becomes zero."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prune: Literal["dynamic"] = "dynamic"
     deviations: float = Field(gt=0, allow_inf_nan=False)
-    keep_dense: tuple[str, ...] = ()
-
-    def check(self, piece: Workpiece) -> Refusal | None:
-        """Refuses a quantized model, one without a layer to prune, and names that match none."""
-        return _refusal(piece, self.keep_dense)
 
     def __call__(self, piece: Workpiece, samples: Samples) -> PassResult:
         """The model with zeros; the samples are not used.
@@ -78,16 +78,13 @@ class PruneDynamic(BaseModel):
         return _pruned(piece, choice, masks, rules, method=self.prune)
 
 
-class PruneSparsity(BaseModel):
+class PruneSparsity(_PruneWeights):
     """The weights that matter least become zero, until so large a share of them is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prune: Literal["sparsity"] = "sparsity"
     sparsity: float = Field(gt=0, lt=1, allow_inf_nan=False)
     scope: Literal["layer", "global"] = "layer"
     criterion: Criterion = "magnitude"
-    keep_dense: tuple[str, ...] = ()
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -102,7 +99,7 @@ class PruneSparsity(BaseModel):
         Raises:
             MissingError: torch is not installed, which `taylor` needs.
         """
-        refusal = _refusal(piece, self.keep_dense)
+        refusal = super().check(piece)
         if refusal is not None or self.criterion != "taylor":
             return refusal
         return refuse_without_gradient(piece.model)
@@ -129,11 +126,6 @@ class PruneSparsity(BaseModel):
             return {name: np.abs(weight) for name, weight in weights.items()}, ()
         found, told = weight_scores(piece.model, samples)
         return {name: found[name] for name in weights}, (f"|w dL/dw| {told}",)
-
-
-def _refusal(piece: Workpiece, keep_dense: tuple[str, ...]) -> Refusal | None:
-    graph = piece.model.graph
-    return refuse_unfit(graph, choose_layers(graph, keep_dense), keep_dense)
 
 
 def _pruned(

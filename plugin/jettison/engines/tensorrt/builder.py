@@ -84,14 +84,14 @@ def _build(trt: ModuleType, request: BuildRequest, answer: BuildAnswer, log: lis
     refusals = refusals or list(builder_refusals(log))
     if refusals:
         return answer.model_copy(update={"refusals": tuple(refusals)})
-    cached = _load_timings(config, request)
+    cached = load_timings(config, request)
     config.progress_monitor = progress = monitor(trt, request.progress)
     plan = builder.build_serialized_network(network, config)
     del progress  # it must outlive the build, which calls it from threads of its own
     if plan is None:
         return answer.model_copy(update={"refusals": builder_refusals(log) or (_SILENT,)})
     write_bytes(request.plan, bytes(plan))
-    _save_timings(config, request)
+    save_timings(config, request)
     return answer.model_copy(update={"profiles": profiles, "cached": cached})
 
 
@@ -132,7 +132,7 @@ def _configure(trt: ModuleType, config: Any, request: BuildRequest, log: list[Lo
     return [*([named] if named else []), *apply(trt, config, request.settings, log)]
 
 
-def _load_timings(config: Any, request: BuildRequest) -> bool:
+def load_timings(config: Any, request: BuildRequest) -> bool:
     """Start from the timings of an earlier build; whether there were any that fit this GPU."""
     if request.module in COMPILERS or request.timing_cache is None:
         return False
@@ -141,7 +141,8 @@ def _load_timings(config: Any, request: BuildRequest) -> bool:
     return bool(config.set_timing_cache(cache, False)) and bool(known)
 
 
-def _save_timings(config: Any, request: BuildRequest) -> None:
+def save_timings(config: Any, request: BuildRequest) -> None:
+    """Keep what this build measured for the next one."""
     if request.module in COMPILERS or request.timing_cache is None:
         return
     cache = config.get_timing_cache()

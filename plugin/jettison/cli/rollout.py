@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from jettison.cli.rollout_apply import apply
 from jettison.cli.rollout_render import render
 
-ROLLOUT_VERBS = (render,)
+ROLLOUT_VERBS = (render, apply)
 
 rollout = typer.Typer(
     name="rollout",
-    help="Write what rollout controllers need to act on a verdict.",
+    help="Write, or send to a cluster, what rollout controllers need to act on a verdict.",
     rich_markup_mode="markdown",
 )
 for _verb in ROLLOUT_VERBS:
@@ -19,4 +20,4 @@ for _verb in ROLLOUT_VERBS:
 
 @rollout.callback()
 def _rollout() -> None:
-    """Write what rollout controllers need to act on a verdict."""
+    """Write, or send to a cluster, what rollout controllers need to act on a verdict."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -45,25 +46,31 @@ def render(
 
     Example: `jettison rollout render rollout.yaml --driver argo | kubectl apply -f -`
     """
-    _refuse_unread(
-        driver, {"flagger": ("--token", token), "gateway": ("--candidate-weight", candidate_weight)}
-    )
-    objects = _objects(load_plan(plan), token, candidate_weight)
+    objects = objects_of(plan, driver, token=token, candidate_weight=candidate_weight)
     if as_json:
         print_json(Rendered(driver=driver, objects=objects))
     else:
         typer.echo(yaml.safe_dump_all(objects, sort_keys=False), nl=False)
 
 
-def _refuse_unread(driver: Driver, needs: dict[str, tuple[str, object]]) -> None:
+def objects_of(
+    plan: Path, driver: Driver, *, token: Path | None, candidate_weight: int | None
+) -> tuple[Document, ...]:
+    """A plan's objects, with the one option that the driver needs."""
+    needs = {"flagger": ("--token", token), "gateway": ("--candidate-weight", candidate_weight)}
+    _refuse_unread(driver, needs)
+    return _objects(load_plan(plan), token, candidate_weight)
+
+
+def _refuse_unread(driver: Driver, needs: Mapping[str, tuple[str, object]]) -> None:
     """Each option belongs to one driver, which cannot do without it."""
     for owner, (option, value) in needs.items():
         if owner != driver and value is not None:
             raise InputError(
-                "rollout render", detail=f"{option} is for driver {owner}, found {driver}", fix="Leave it out"
+                "rollout", detail=f"{option} is for driver {owner}, found {driver}", fix="Leave it out"
             )
         if owner == driver and value is None:
-            raise InputError("rollout render", detail=f"driver {driver} needs {option}", fix=f"Give {option}")
+            raise InputError("rollout", detail=f"driver {driver} needs {option}", fix=f"Give {option}")
 
 
 def _objects(plan: RolloutPlan, token: Path | None, candidate_weight: int | None) -> tuple[Document, ...]:

@@ -18,11 +18,12 @@ _NAMES = (
 )
 
 
-def write_run(folder: Path, *, layers: int, variants: int = 4) -> Path:
+def write_run(folder: Path, *, layers: int, variants: int = 4, targets: int = 1) -> Path:
     """A run's folder with that many layers in each variant: hostile names, NaN, no pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = _target(layers, variants)
-    document = {**target, "targets": [target], "origin": _origin(folder)}
+    first = _target(layers, variants)
+    others = [{**first, "target": f"sm{number}"} for number in range(1, targets)]
+    document = {**first, "targets": [first, *others], "origin": _origin(folder)}
     (folder / "report.json").write_text(json.dumps(document))  # NaN as the bare word, which `json` writes
     return folder
 
@@ -87,7 +88,7 @@ def _layer(number: int) -> dict[str, object]:
             "seen_low": -1.5,
             "seen_high": 4.0,
             "clip_share": math.nan if number % 5 == 0 else 0.001,
-            "seen": {"low": -1.5, "high": 4.0, "shares": [math.nan, *[1 / 48] * 46, 0.0]},
+            "seen": {"low": -1.5, "high": 4.0, "shares": [math.nan, *[0.0217] * 46, 0.0]},
         },
         "time": {"baseline_us": 10.0, "variant_us": 0.0 if number % 4 == 0 else 5.0},
     }

@@ -26,7 +26,7 @@ def report_run():
 @pytest.fixture(scope="session")
 def run(report_run, tmp_path_factory):
     """A small hostile run with pictures of its first samples."""
-    folder = report_run.write_run(tmp_path_factory.mktemp("runs") / "small", layers=12)
+    folder = report_run.write_run(tmp_path_factory.mktemp("runs") / "small", layers=12, targets=2)
     (folder / "pictures").mkdir()
     images = np.random.default_rng(3).random((5, 1, 3, 16, 16), np.float32)
     for number, image in enumerate(images):

@@ -193,3 +193,31 @@ def test_what_live_traffic_said_has_its_part(run, experiment):
     assert "1,000 units judged, 3 not known yet" in page.all
     assert any(attrs.get("class") == "line c1" for tag, attrs in page.tags if tag == "path")
     assert 'id="experiment"' not in page_of(run)
+
+
+def layer(node, sqnr_db, weight="int8"):
+    return {"node": node, "sqnr_db": sqnr_db, "weight": {"element_type": weight}}
+
+
+def test_layers_of_two_variants_are_compared_other_formats_first(tmp_path):
+    first = [layer("same", 30.0), layer("noisier", 30.0), layer("kept", 30.0)]
+    second = [layer("same", 30.0), layer("noisier", 20.0), layer("kept", 31.0, "float32")]
+    variants = [
+        {"name": name, "explanation": {"layers": layers}} for name, layers in (("a", first), ("b", second))
+    ]
+    folder = written(tmp_path / "run", variants=variants)
+    page = Text(page_of(folder, compare=("a", "b"))).all
+    part = page.partition("Layers of a and b")[2].partition("What changed in")[0]
+    assert re.findall(r"same|noisier|kept", part.partition("gain")[2].partition("2 of 3")[0]) == [
+        "kept", "noisier", "same",
+    ], "the word `same` stands for the formats of the second row"  # fmt: skip
+    assert "\N{MINUS SIGN}10" in part
+    assert "2 of 3 layers: other formats first" in part
+    assert "Layers of" not in Text(page_of(folder)).all
+    assert "Layers of" not in Text(page_of(folder, compare=("baseline", "b"))).all
+
+
+def test_variants_without_a_difference_say_so(tmp_path):
+    variants = [{"name": name, "explanation": {"layers": [layer("one", 30.0)]}} for name in "ab"]
+    page = Text(page_of(written(tmp_path / "run", variants=variants), compare=("a", "b"))).all
+    assert "No difference in 1 layer: the same formats" in page

@@ -29,8 +29,7 @@ class Row:
     @property
     def format(self) -> str:
         """How weight and input are stored."""
-        weight, given = self.layer.weight.element_type, self.layer.input.element_type
-        return f"{weight or '?'} \N{MULTIPLICATION SIGN} {given or '?'}"
+        return format_of(self.layer)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,11 @@ class Layers:
     def is_part(self) -> bool:
         """Whether only the noisiest ones are shown."""
         return len(self.rows) < self.count
+
+
+def format_of(layer: Layer) -> str:
+    """How a layer's weight and input are stored."""
+    return f"{layer.weight.element_type or '?'} \N{MULTIPLICATION SIGN} {layer.input.element_type or '?'}"
 
 
 def room_for(tables: int) -> int:

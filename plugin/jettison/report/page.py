@@ -21,6 +21,7 @@ from jettison.report import course, front, strips, words
 from jettison.report.comparison import Comparison, comparison_of
 from jettison.report.course import Course, CourseChart, chart_of
 from jettison.report.front import Front, fronts_of, kind_of
+from jettison.report.layer_pairs import LayerPairs, layer_pairs
 from jettison.report.layers import Layers, layers_of, room_for
 from jettison.report.looks import Shown, changes_of, looks_of, pictures_in, samples_in
 from jettison.report.reproduction import reproduction_of
@@ -49,6 +50,7 @@ class TargetView:
     fronts: tuple[Front, ...]
     strips: Strips | None
     comparison: Comparison
+    pairs: LayerPairs | None
     details: tuple[VariantView, ...]
 
     def kind(self, variant: Variant) -> str:
@@ -114,6 +116,7 @@ def _views(run: Run, pictures: Mapping[int, str], compare: tuple[str, str] | Non
             fronts_of(target),
             latencies_of(target),
             comparison_of(target, compare),
+            None if compare is None else layer_pairs(target, *compare),
             tuple(_detail(variant, pictures, room) for variant in target.variants if variant.explanation),
         )
         for target in run.all_targets

@@ -123,3 +123,13 @@ spec:
       secret: {secretName: {{ .root.Values.ab.token.secretName }}}
     {{- end }}
 {{- end -}}
+
+{{/* The annotation of an alert that says where to read what to do: a link where the page's address is known. */}}
+{{- define "jettison.runbook" -}}
+{{- $section := printf "#%s" (lower .alert) -}}
+{{- with .root.Values.monitoring.rules.runbookUrl -}}
+runbook_url: {{ printf "%s%s" . $section | quote }}
+{{- else -}}
+runbook: {{ printf "docs/runbook.md%s" $section | quote }}
+{{- end -}}
+{{- end -}}

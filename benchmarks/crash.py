@@ -162,7 +162,7 @@ def main() -> int:
         if arguments.servers:
             rows.append(serve(breakers, arguments.servers))
     if arguments.json:
-        print(json.dumps({"rows": [dataclasses.asdict(row) for row in rows]}, indent=1))
+        print(json.dumps({"rows": [vars(row) for row in rows]}, indent=1))
     else:
         print(table(rows))
     print(f"{time.perf_counter() - begin:.0f} s", file=sys.stderr)

@@ -99,8 +99,8 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
                 *_twin_note(folder, manifest),
             )
             _move_in(stage / folder.name, folder, manifest.version)
-            retired = set_aside(folder, kept, stage)
-    return Published(folder.name, version, folder.path / str(version), retired, notes)
+            retired, left = _retired(folder, kept, stage)
+    return Published(folder.name, version, folder.path / str(version), retired, (*notes, *left))
 
 
 def _check(release: Release, folder: ModelFolder, keep_versions: int) -> None:
@@ -205,6 +205,17 @@ def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:
     # Staged elsewhere, since a stray file in the model folder makes Triton reload all versions.
     (staged / CONFIG_NAME).rename(folder.config_path)
     fsync_folder(folder.path)
+
+
+def _retired(
+    folder: ModelFolder, kept: Sequence[int], stage: Path
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The versions that went; a note where they would not: the new one is published all the same."""
+    try:
+        return set_aside(folder, kept, stage), ()
+    except OSError as error:
+        why = f"{error.strerror} ({error.filename})"
+        return (), (f"older versions could not be removed: {why}; the next publish removes them",)
 
 
 def put_config(folder: ModelFolder, text: str, stage: Path) -> None:

@@ -18,6 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +27,7 @@ from jettison.core.environments import cache_folder
 from jettison.triton import live as living
 from jettison.triton.interpreters import find_interpreter
 from jettison.triton.live import Live, publish_live, roll_back
-from jettison.triton.publish import publish
+from jettison.triton.publish import Release, publish
 from jettison.triton.repository import ModelFolder
 from jettison.triton.runtime import Installation, make_runtime
 from jettison.triton.server import ServerOptions, TritonServer
@@ -50,16 +52,16 @@ class Publisher:
         """The next version, proven."""
         self._next(lambda release: self._timed("publish", live, release))
 
-    def _next(self, act: object) -> None:
+    def _next(self, act: Callable[[Release], int]) -> None:
         factor = float(len(self._factors) + 2)
         self._history.begin(factor)
-        version = act(golden_release(self._work, factor))  # type: ignore[operator]
+        version = act(golden_release(self._work, factor))
         self._factors[version] = factor
 
-    def _timed(self, verb: str, live: Live, release: object) -> int:
+    def _timed(self, verb: str, live: Live, release: Release) -> int:
         begin = time.perf_counter()
         with self._marks():
-            done = publish_live(release, self.root, live, keep_versions=_KEPT)  # type: ignore[arg-type]
+            done = publish_live(release, self.root, live, keep_versions=_KEPT)
         self.seconds[verb].append(time.perf_counter() - begin)
         return done.version
 
@@ -73,7 +75,7 @@ class Publisher:
             roll_back(self.root, MODEL, now=_NOW, live=live)
         self.seconds["rollback"].append(time.perf_counter() - begin)
 
-    def _marks(self) -> object:
+    def _marks(self) -> AbstractContextManager[object]:
         prove = living.prove
 
         def marked(folder: ModelFolder, version: int, live: Live) -> bool:

@@ -16,6 +16,7 @@ from releases import release_of
 
 from jettison.core.errors import ExternalError, InputError, RepositoryError
 from jettison.graph.shapes import example_inputs
+from jettison.triton import live as living
 from jettison.triton.client import TritonRunner
 from jettison.triton.health import index
 from jettison.triton.live import Live, beside, publish_live, roll_back
@@ -216,6 +217,48 @@ def test_a_first_model_to_a_server_of_another_repository_is_taken_out(
     with pytest.raises(ExternalError, match="expected it in the server's repository, found a server over"):
         publish_live(with_golden(tmp_path, name="new", factor=2.0), tmp_path / "empty", live_at(server))
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", ["prove", "record"])
+def test_whatever_fails_after_the_publish_takes_the_version_back(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Not only a server that refuses: a journal on a full disk, a client that is not installed."""
+
+    works, calls = getattr(living, fails), []
+
+    def full_once(*arguments: object, **named: object) -> bool:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RepositoryError("repository", detail="the disk is full", fix="Free some space")
+        return works(*arguments, **named)
+
+    monkeypatch.setattr(living, fails, full_once)
+    monkeypatch.setattr(living, "load", lambda *_, **__: True)
+    monkeypatch.setattr(living, "meet", lambda *_: None)
+    with pytest.raises(ExternalError, match="the disk is full"):
+        publish_live(with_golden(tmp_path, factor=3.0), root, Live("127.0.0.1:9", 1.0))
+    assert model_folder(root, "one").listed_versions() == [1]
+    assert (beside(root, "failed") / "one-2").is_dir()
+    assert events(root)[-1] == ("FAILED", 2)
+
+
+def test_a_rollback_gives_new_times_before_a_server_can_read_the_list(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead between the two, it would leave a list that a load answers with 200 and does not follow."""
+    publish(with_golden(tmp_path, factor=3.0), root)
+    model = root / "one/1/model.onnx"
+    os.utime(model, (0, 0))
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(living, "put_config", dies)
+    with pytest.raises(KeyboardInterrupt):
+        roll_back(root, "one", now=LATER)
+    assert model.stat().st_mtime > 0
+    assert model_folder(root, "one").listed_versions() == [1, 2]
 
 
 @pytest.mark.server

@@ -143,6 +143,27 @@ def test_an_error_on_the_way_removes_the_stage_and_keeps_the_old_version(
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["repository"]
 
 
+def test_a_version_is_published_though_older_ones_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "repository"
+    publish(release_of(tmp_path, factor=1.0), root)
+
+    def read_only(*_: object) -> tuple[int, ...]:
+        raise OSError(30, "Read-only file system", "affine/1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "set_aside", read_only)
+        done = publish(release_of(tmp_path, factor=2.0), root, keep_versions=1)
+    assert (done.version, done.retired) == (2, ())
+    assert done.notes == (
+        "older versions could not be removed: Read-only file system (affine/1); "
+        "the next publish removes them",
+    )
+    assert servable(root) == {"affine": [2.0]}
+    assert publish(release_of(tmp_path, factor=3.0), root, keep_versions=1).retired == (1, 2)
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KB of its own, where the user may mount one."""

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jettison.core.errors import ExternalError, RepositoryError
-from jettison.core.files import append_lines, fsync_folder, write_bytes
+from jettison.core.errors import ExternalError, JettisonError, RepositoryError
+from jettison.core.files import append_lines, fsync_folder
 from jettison.core.validation import nearest
 from jettison.triton.config import ModelConfig
 from jettison.triton.golden import served_differences
@@ -25,9 +25,11 @@ from jettison.triton.publish import (
     Published,
     Release,
     alone,
+    explained,
     kept_versions,
     listing,
     publish,
+    put_config,
     set_aside,
     staging,
 )
@@ -87,12 +89,13 @@ def publish_live(release: Release, root: Path, live: Live, *, keep_versions: int
     folder = model_folder(root, release.config.name)
     before = folder.config_text()
     done = publish(release, root, keep_versions=len(folder.listed_versions()) + keep_versions)
-    record(root, done.model, "published", done.version, release.created)
     try:
+        record(root, done.model, "published", done.version, release.created)
         proofs = prove(folder, done.version, live)
-    except ExternalError as error:
+    except JettisonError as error:
+        kept = _take_back(folder, before, done)
         record(root, done.model, "FAILED", done.version, release.created, detail=error.detail)
-        raise _taken_back(folder, before, done, live, error) from error
+        raise _reloaded(folder, before, done, live, error, kept) from error
     if not proofs:
         note = NOT_EXPLICIT.format(f"version {done.version}")
         return replace(done, notes=(*done.notes, note))
@@ -133,8 +136,8 @@ def retire(folder: ModelFolder, keep_versions: int, live: Live) -> tuple[int, ..
     if kept == listed:
         return ()
     root = folder.path.parent
-    with alone(root) as is_alone, staging(root, alone=is_alone) as stage:
-        _list(folder, kept)
+    with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
+        put_config(folder, _listing_only(folder, kept), stage)
         load_exactly(live.url, folder.name, kept, deadline_s=live.deadline_s)
         gone = set_aside(folder, kept, stage)
         fsync_folder(folder.path)
@@ -162,19 +165,20 @@ def roll_back(
     version = _older(folder, listed, to)
     if live is not None:
         meet(live.url, root, name)
-    with alone(root):
+    with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
         before = folder.config_text()
-        _list(folder, [version])
-        _touch(folder.path / str(version))
+        _touch(folder.path / str(version))  # first: a server that reads the new list must see new times
+        put_config(folder, _listing_only(folder, [version]), stage)
     record(root, name, "rolled back", version, now)
     if live is None:
         note = f"restart the server, or give its --url, to serve version {version}"
         return RolledBack(name, version, tuple(listed), notes=(note,))
     try:
         proofs = prove(folder, version, live)
-    except ExternalError as error:
+    except JettisonError as error:
+        with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
+            put_config(folder, before, stage)
         record(root, name, "FAILED", version, now, detail=error.detail)
-        write_bytes(folder.config_path, before.encode())
         load(live.url, folder.config(), version=listed[-1], deadline_s=live.deadline_s)
         raise
     notes = () if proofs else (NOT_EXPLICIT.format(f"version {version}"),)
@@ -184,11 +188,12 @@ def roll_back(
 def record(root: Path, model: str, event: str, version: int, now: str, *, detail: str = "") -> None:
     """Add a line to the model's journal, beside the repository: one JSON document each, durable when back."""
     path = beside(root, JOURNAL) / f"{model}.jsonl"
-    path.parent.mkdir(exist_ok=True)
     line = {"time": now, "model": model, "version": version, "event": event}
     if detail:
         line["detail"] = detail
-    append_lines(path, json.dumps(line) + "\n")
+    with explained(root):
+        path.parent.mkdir(exist_ok=True)
+        append_lines(path, json.dumps(line) + "\n")
 
 
 def beside(root: Path, what: str) -> Path:
@@ -224,10 +229,10 @@ def _older(folder: ModelFolder, listed: Sequence[int], to: int | None) -> int:
     return version
 
 
-def _list(folder: ModelFolder, versions: Sequence[int]) -> None:
-    """Rewrite config.pbtxt so that it lists these versions, as a whole."""
+def _listing_only(folder: ModelFolder, versions: Sequence[int]) -> str:
+    """The text of config.pbtxt that lists these versions."""
     config: ModelConfig = listing(folder.config(), list(versions))
-    write_bytes(folder.config_path, configured(config, versions, highest=folder.highest_version()).encode())
+    return configured(config, versions, highest=folder.highest_version())
 
 
 def _touch(version: Path) -> None:
@@ -248,21 +253,24 @@ def _served_again(folder: ModelFolder, live: Live) -> str:
     return f"version {last} is served as before"
 
 
-def _taken_back(
-    folder: ModelFolder, before: str, done: Published, live: Live, error: ExternalError
-) -> ExternalError:
-    """Put back what was served before; the failed version is kept beside the repository."""
+def _take_back(folder: ModelFolder, before: str, done: Published) -> Path:
+    """Put back on disk what was served before; where the failed version is kept, beside the repository."""
     root = folder.path.parent
     kept = beside(root, _FAILED) / f"{done.model}-{done.version}"
-    kept.parent.mkdir(exist_ok=True)
-    shutil.rmtree(kept, ignore_errors=True)
-    with alone(root):
+    with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
         if before:
-            write_bytes(folder.config_path, remembering(before, highest=done.version).encode())
-            (folder.path / str(done.version)).rename(kept)
-        else:
-            folder.path.rename(kept)
-        fsync_folder(root)
+            put_config(folder, remembering(before, highest=done.version), stage)
+        kept.parent.mkdir(exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        (folder.path / str(done.version) if before else folder.path).rename(kept)
+        fsync_folder(folder.path if before else root)
+    return kept
+
+
+def _reloaded(
+    folder: ModelFolder, before: str, done: Published, live: Live, error: JettisonError, kept: Path
+) -> ExternalError:
+    """Let the server load what was served before; the error that tells all of it."""
     restored = "the new model was taken out again"
     if not before:
         unload(live.url, done.model)

@@ -22,7 +22,7 @@ from jettison._version import __version__
 from jettison.core.artifacts import Lineage
 from jettison.core.engine import EngineRecord
 from jettison.core.errors import RepositoryError
-from jettison.core.files import fsync_folder, fsync_tree
+from jettison.core.files import fsync_folder, fsync_tree, write_bytes
 from jettison.core.signing import Signer
 from jettison.triton.config import ModelConfig, Specific, VersionPolicy, check_name
 from jettison.triton.manifest import MANIFEST_NAME, Evidence, Golden, Manifest, record_of, signature_of
@@ -94,7 +94,7 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
     """
     folder = model_folder(root, release.config.name)
     _check(release, folder, keep_versions)
-    with _explained(root):
+    with explained(root):
         root.mkdir(parents=True, exist_ok=True)
         with alone(root) as is_alone, staging(root, alone=is_alone) as stage:
             _check_signature(release.config, folder)
@@ -110,8 +110,8 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
                 *_unsigned_note(folder, release),
             )
             _move_in(stage / folder.name, folder, manifest.version)
-            retired = set_aside(folder, kept, stage)
-    return Published(folder.name, version, folder.path / str(version), retired, notes)
+            retired, left = _retired(folder, kept, stage)
+    return Published(folder.name, version, folder.path / str(version), retired, (*notes, *left))
 
 
 def _check(release: Release, folder: ModelFolder, keep_versions: int) -> None:
@@ -230,6 +230,27 @@ def _move_in(staged: Path, folder: ModelFolder, version: int) -> None:
     fsync_folder(folder.path)
 
 
+def _retired(
+    folder: ModelFolder, kept: Sequence[int], stage: Path
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The versions that went; a note where they would not: the new one is published all the same."""
+    try:
+        return set_aside(folder, kept, stage), ()
+    except OSError as error:
+        why = f"{error.strerror} ({error.filename})"
+        return (), (f"older versions could not be removed: {why}; the next publish removes them",)
+
+
+def put_config(folder: ModelFolder, text: str, stage: Path) -> None:
+    """Replace config.pbtxt as a whole, from the stage: a torn publish leaves no stray in the model folder.
+
+    Triton takes any stray there for a change of all versions, and loads them all again.
+    """
+    write_bytes(stage / CONFIG_NAME, text.encode())
+    (stage / CONFIG_NAME).rename(folder.config_path)
+    fsync_folder(folder.path)
+
+
 def set_aside(folder: ModelFolder, kept: Sequence[int], stage: Path) -> tuple[int, ...]:
     """Move the versions that Jettison wrote and that are not kept into the stage, which goes with them."""
     stays = {*kept, *folder.foreign_versions()}
@@ -275,7 +296,12 @@ def staging(root: Path, *, alone: bool) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _explained(root: Path) -> Iterator[None]:
+def explained(root: Path) -> Iterator[None]:
+    """Turns what the file system refuses into an error that names the repository and what to do.
+
+    Raises:
+        RepositoryError: Such as that the disk is full, or read-only.
+    """
     try:
         yield
     except OSError as error:

@@ -123,7 +123,8 @@ def serve(breakers: list[Breaker], most: int) -> Row:
     for cell, root in kinds[:most]:
         try:
             wanted = served(root).get(MODEL)
-            with TritonServer(root, installation, environment=os.environ) as server:
+            log = root.with_name(f"{root.name}.log")
+            with TritonServer(root, installation, environment=os.environ, log=log) as server:
                 found = _answer(server.http_url) if wanted else None
         except JettisonError as error:
             row.add(Run(0, 0, is_hit=True), "", str(error), cell.name)

@@ -91,7 +91,10 @@ def under_load(work: Path, installation: Installation, rounds: int) -> dict[str,
     history = History()
     publisher = Publisher(work, history)
     options = ServerOptions(control_mode="explicit", load_models=(MODEL,))
-    with TritonServer(publisher.root, installation, environment=os.environ, options=options) as server:
+    log = work / "server.log"
+    with TritonServer(
+        publisher.root, installation, environment=os.environ, options=options, log=log
+    ) as server:
         live = Live(server.http_url, _DEADLINE_S)
         with load(server.grpc_url, MODEL, history):
             for _ in range(rounds):

@@ -62,7 +62,10 @@ class Bench:
         options = ServerOptions.model_validate(
             {"control_mode": mode, "load_models": loaded, "arguments": arguments, "exit_timeout_s": 1}
         )
-        with TritonServer(self.root, self.installation, environment=os.environ, options=options) as running:
+        log = self.work / "server.log"  # goes with the folder, however the server ends
+        with TritonServer(
+            self.root, self.installation, environment=os.environ, options=options, log=log
+        ) as running:
             yield running
 
     def publish(self, factor: float, **changes: object) -> None:

@@ -83,13 +83,14 @@ def _publish(root: Path) -> None:
 
 def _publish_live(root: Path) -> None:
     """Over a server that takes all, so that older versions are retired."""
-    with mock.patch.multiple(living, load=_takes, load_exactly=_takes):
+    with mock.patch.multiple(living, meet=_takes, load=_takes, load_exactly=_takes):
         publish_live(release_of(root.parent / "work", MODEL, NEW), root, _NOWHERE)
 
 
 def _publish_refused(root: Path) -> None:
     """Over a server that refuses the new version and then loads the old one."""
-    with mock.patch.multiple(living, load=mock.Mock(side_effect=[_refusal(), True]), unload=_takes):
+    load = mock.Mock(side_effect=[_refusal(), True])
+    with mock.patch.multiple(living, meet=_takes, load=load, unload=_takes):
         publish_live(release_of(root.parent / "work", MODEL, NEW), root, _NOWHERE)
 
 

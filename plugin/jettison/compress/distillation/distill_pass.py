@@ -6,6 +6,7 @@ place: the same inputs, the same outputs, and the passes behind work on it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +26,7 @@ from jettison.core.samples import Samples, names_function
 from jettison.core.tensors import Arrays
 from jettison.core.validation import ImpossibleValueError
 from jettison.engines.onnxruntime import runner_of
-from jettison.graph.model import input_specs, model_digest, output_specs
+from jettison.graph.model import input_specs, model_digest, open_model, output_specs
 
 if TYPE_CHECKING:
     from jettison.compress.distillation.batches import Loss
@@ -93,7 +94,9 @@ class Distill(BaseModel):
         if self.teacher is None:
             return ""
         if not names_function(self.teacher):
-            return model_digest(Path(self.teacher)) if Path(self.teacher).is_file() else ""
+            with contextlib.suppress(ModelError):
+                return model_digest(Path(self.teacher))
+            return ""
         state = self.teacher_state
         content = sha256_of(state) if state is not None and state.is_file() else ""
         return f"{self.teacher} {code_digest(self.teacher)} {content}"
@@ -116,11 +119,12 @@ class Distill(BaseModel):
         """Looks at the teacher, its weights, and what there is to learn.
 
         Raises:
-            ModelError: There is no such teacher, or no such file of its weights.
+            ModelError: There is no such teacher, it is no ONNX model, or its weights are not there.
             SamplesError: Labels alone have a weight, and the samples have none.
         """
         if self.teacher is not None and not names_function(self.teacher):
             _require_file(f"teacher {self.teacher}", Path(self.teacher))
+            open_model(Path(self.teacher))
         if self.teacher_state is not None:
             _require_file(f"teacher_state {self.teacher_state}", self.teacher_state)
         if not self._weights(training):

@@ -39,12 +39,10 @@ def forged(look: Look) -> Iterator[Objection]:
         for version in model.versions:
             folder = model.path / str(version)
             if is_sealed(folder) and sealed_manifest(folder, look.verifier) is None:
-                signed = signature(folder)
-                by = "that cannot be read" if signed is None else f"by key {signed.key}"
                 yield Objection(
                     f"{model.name}/{version}",
-                    f"expected a signature of this manifest for this place by key "
-                    f"{look.verifier.fingerprint}, found one {by}",
+                    f"expected a signature by key {look.verifier.fingerprint} over this manifest in this "
+                    f"place, found one {_other(folder, look.verifier)}",
                 )
 
 
@@ -83,8 +81,20 @@ def configurations(look: Look) -> Iterator[Objection]:
 
 
 def verified(look: Look) -> int:
-    """How many versions bear the key's signature."""
-    return sum(1 for _ in _sealed(look))
+    """How many versions bear the key's signature and have the bytes that it stands for, and no others."""
+    broken = {objection.where for rule in (changed, added) for objection in rule(look)}
+    sealed = [where for where, _, _ in _sealed(look)]
+    return sum(1 for where in sealed if not any(f"{place}/".startswith(f"{where}/") for place in broken))
+
+
+def _other(folder: Path, verifier: Verifier) -> str:
+    """Whose signature it is, or of what, where it is not the right one."""
+    signed = signature(folder)
+    if signed is None:
+        return "that cannot be read"
+    if signed.key != verifier.fingerprint:
+        return f"by key {signed.key}"
+    return "by this key over another manifest, model or version"
 
 
 def _file_problem(path: Path, record: FileRecord) -> str | None:

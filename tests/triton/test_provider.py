@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from jettison.cli.verbs import app
 from jettison.core.errors import InputError
 from jettison.triton.check.check import check
+from jettison.triton.provider import check_cache
 from jettison.triton.repository import model_folder
 
 
@@ -62,3 +63,16 @@ def test_shapes_of_no_input_and_of_another_rank_are_refused(tmp_path: Path) -> N
         published(tmp_path, "--shapes", "other=1x2")
     with pytest.raises(InputError, match=f"shapes for '{spec.name}': expected .* dimensions"):
         published(tmp_path, "--shapes", f"{spec.name}=1x1x1x1x1x1")
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ("cache", "cache cache: expected an absolute path of the node. Begin it with /"),
+        ("{root}/cache", "expected a folder outside of the repository"),
+    ],
+)
+def test_a_cache_that_triton_would_trip_over_is_refused(tmp_path: Path, cache: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_cache(cache.format(root=tmp_path), tmp_path)
+    check_cache(f"{tmp_path}-cache", tmp_path)

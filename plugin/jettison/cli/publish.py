@@ -19,6 +19,7 @@ from jettison.pipeline.plans import is_build_folder, plans_release, provider_rel
 from jettison.triton.check.check import read_fleet
 from jettison.triton.live import Live, publish_live
 from jettison.triton.plans import Need, needs_of
+from jettison.triton.provider import check_cache
 from jettison.triton.publish import Release
 from jettison.triton.publish import publish as put
 
@@ -104,6 +105,7 @@ def publish(
     else:
         release, notes = _model_release(source, name)
         if cache is not None:
+            check_cache(cache, repository)
             path = release.files[release.config.default_model_filename]
             release = provider_release(release, path, ranges=_ranges(shapes), cache=cache)
     release = replace(release, signer=None if sign is None else load_signer(sign))

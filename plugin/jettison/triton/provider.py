@@ -10,6 +10,7 @@ Source: triton-inference-server/onnxruntime_backend, src/onnxruntime.cc, the par
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from jettison.core.engine import ProfileRange
@@ -18,6 +19,26 @@ from jettison.core.tensors import TensorSpec, format_shape
 from jettison.triton.config import Accelerator, ExecutionAccelerators, ModelConfig, Optimization
 
 Precision = Literal["FP32", "FP16", "INT8"]
+
+
+def check_cache(cache: str, repository: Path) -> None:
+    """Nothing, where that folder of the node can hold engines.
+
+    Raises:
+        InputError: It is relative, which the server would take from wherever it was started, or lies in the
+            repository, where Triton would take it for a model or a version.
+    """
+    place = PurePosixPath(cache)
+    if not place.is_absolute():
+        raise InputError(
+            f"cache {cache}", detail="expected an absolute path of the node", fix="Begin it with /"
+        )
+    if place.is_relative_to(repository.absolute()):
+        raise InputError(
+            f"cache {cache}",
+            detail=f"expected a folder outside of the repository {repository}",
+            fix="Give one beside it, as /var/cache/NAME",
+        )
 
 
 def with_tensorrt_provider(

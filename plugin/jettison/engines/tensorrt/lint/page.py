@@ -28,8 +28,8 @@ given is never changed.
 ## What mending does to the answers
 
 - The report gives the SQNR of the mended file's answers against those of the file before, both computed as
-  the files say, without a kernel's shortcuts: on 8 of the `--samples`, drawn by a fixed seed (as many as the batch,
-  where that is fixed), else on random inputs; the output says on how many. That is no measure of
+  the files say, without a kernel's shortcuts: on 8 of the `--samples`, drawn by a fixed seed (as many as the
+  batch, where that is fixed), else on random inputs; the output says on how many. That is no measure of
   accuracy: where the file before was bad, a good one is far from it too. Below 25 dB the report names the
   reason.
 - An unsigned or shifted range becomes one around 0 that covers it. That costs up to one bit of each such

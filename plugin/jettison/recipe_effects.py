@@ -51,6 +51,16 @@ OPTIONS = Spelling(
 )
 
 
+def check_effects(recipe: Recipe, what: str, *, spelled: Spelling = KEYS) -> None:
+    """Nothing, where all that was given is read by something, and all that is read was given.
+
+    Raises:
+        RecipeError: As `refuse_idle` and `refuse_unfed`.
+    """
+    refuse_idle(recipe, what, spelled=spelled)
+    refuse_unfed(recipe, what, spelled=spelled)
+
+
 def refuse_idle(recipe: Recipe, what: str, *, spelled: Spelling = KEYS) -> None:
     """Nothing, where every setting that was given is read by something.
 

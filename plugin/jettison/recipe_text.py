@@ -12,7 +12,7 @@ from jettison.core.samples import names_function
 from jettison.core.strict_yaml import load_yaml
 from jettison.core.validation import Location, models_in, nearest_key, problem_of
 from jettison.recipe import Recipe, SampleSources, Variant
-from jettison.recipe_effects import refuse_idle, refuse_unfed
+from jettison.recipe_effects import check_effects
 from jettison.recipe_passes import PASSES
 
 LARGEST_RECIPE_BYTES = 1 << 20
@@ -36,8 +36,7 @@ def load_recipe(path: Path) -> Recipe:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
         raise recipe_error(what, error) from error
-    refuse_idle(recipe, what)
-    refuse_unfed(recipe, what)
+    check_effects(recipe, what)
     return _located(recipe, path.parent)
 
 

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from jettison.core.errors import ModelError, RepositoryError
 from jettison.graph.model import model_digest
-from jettison.pipeline.delivery import REPORT_FILE, chosen_model, publish_file, publish_results
+from jettison.pipeline.delivery import chosen_model, publish_file, publish_results
 from jettison.pipeline.results import BaselineResult, RunResult, TargetResult, VariantResult
 from jettison.recipe import ModelSource, Publication, Recipe, SampleSources
+from jettison.report.run_file import REPORT_FILE
 
 CREATED = "2026-01-01T00:00:00Z"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 import served_models as zoo
 from releases import release_of
 
+from engine_records import build_folder
 from jettison.core.errors import InputError, RepositoryError
+from jettison.pipeline.plans import plans_release
 from jettison.triton.check.check import check, look_at, read_fleet
 from jettison.triton.check.look import Fleet, FleetTarget
 from jettison.triton.check.page import page
@@ -204,17 +207,20 @@ def test_a_gpu_of_the_fleet_without_a_plan_is_found(root: Path) -> None:
     assert "found none for ['8.7']" in found[0].message
 
 
-def test_plans_with_code_of_their_own_need_a_server_that_was_told(root: Path) -> None:
-    plan(root)
-    add("plan/1/manifest.json", json.dumps({"engines": {"model.plan": {"version_compatible": True}}}))(root)
+def test_plans_with_code_of_their_own_need_a_server_that_was_told(root: Path, tmp_path: Path) -> None:
+    def put(name: str, **fields: object) -> None:
+        made = build_folder(tmp_path / name, 89, **fields)
+        publish(plans_release(made, "plan", created=zoo.CREATED), root)
 
     def codes(target: FleetTarget) -> set[tuple[str, str]]:
-        return {(each.code, each.where) for each in check(root, fleet=fleet(target))} - {("R005", "plan/1")}
+        return {(each.code, each.where) for each in check(root, fleet=fleet(target))}
 
+    put("with", version_compatible=True)
     assert codes(FleetTarget(name="l4", compute="8.9")) == {("P203", "plan/1")}
     assert codes(FleetTarget(name="l4", compute="8.9", version_compatible=True)) == set()
     assert codes(FleetTarget(name="cpu")) == set()
-    add("plan/1/manifest.json", json.dumps({"engines": {"model.plan": {}}}))(root)
+    shutil.rmtree(root / "plan")
+    put("without")
     assert codes(FleetTarget(name="l4", compute="8.9")) == set()
 
 

@@ -10,6 +10,25 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from jettison.cli.ab_home import AS_JSON, HOME, host
+from jettison.cli.ab_start_options import (
+    ALPHA,
+    BASELINE,
+    DATA_SOURCE,
+    INDEPENDENT,
+    KEY,
+    LATENCY_QUANTILE,
+    MARGIN,
+    MODE,
+    NODE,
+    PLANNED_DISAGREEMENT,
+    RAMP,
+    RAMP_UNITS,
+    ROUTER,
+    ROUTER_OPTION,
+    TASK,
+    UNIT,
+    URL,
+)
 from jettison.cli.console import print_json
 from jettison.cli.surroundings import now
 from jettison.core.errors import InputError
@@ -46,63 +65,29 @@ class StartedDocument(BaseModel):
 def start(
     name: str = typer.Argument(..., help="What people call the experiment."),
     repository: Path = typer.Option(..., "--repository", help="The model repository."),
-    baseline: str = typer.Option(
-        ..., "--baseline", help="The model that serves today: NAME, or NAME@VERSION for an older one."
-    ),
+    baseline: str = BASELINE,
     candidate: str = typer.Option(..., "--candidate", help="The model that shall replace it."),
-    margin: float | None = typer.Option(
-        None, "--margin", help="How much worse it may be: 0.01 is one unit of a hundred."
-    ),
-    planned_disagreement: float | None = typer.Option(
-        None, "--planned-disagreement", help="The share of units on which the two are expected to differ."
-    ),
-    unit: str | None = typer.Option(
-        None, "--unit", help="What is independent of the next one: clip, study, patient, device-hour."
-    ),
-    independent: bool = typer.Option(
-        False, "--requests-are-independent", help="Say with --unit request that no two come from one of them."
-    ),
-    mode: str = typer.Option(
-        "shadow", "--mode", help="shadow: both are asked. split: one of the two answers."
-    ),
-    task: str | None = typer.Option(
-        None, "--task", help="What agreement means: classification, embedding, detection, tolerance."
-    ),
+    margin: float | None = MARGIN,
+    planned_disagreement: float | None = PLANNED_DISAGREEMENT,
+    unit: str | None = UNIT,
+    independent: bool = INDEPENDENT,
+    mode: str = MODE,
+    task: str | None = TASK,
     output: str = typer.Option("", "--output", help="The output that is compared; the first by default."),
-    ramp: str = typer.Option(
-        "", "--ramp", help="Of mode split: the candidate's shares, such as 0.01,0.1,0.5; one is enough."
-    ),
-    ramp_units: int = typer.Option(
-        1000, "--ramp-units", min=1, help="So many units at one share, and `ab wait` takes the next."
-    ),
+    ramp: str = RAMP,
+    ramp_units: int = RAMP_UNITS,
     evidence: str | None = typer.Option(None, "--evidence", help="labels (the default) or agreement."),
-    alpha: float | None = typer.Option(
-        None, "--alpha", help="How often a bad one may pass, 0.05 by default."
-    ),
+    alpha: float | None = ALPHA,
     max_units: int | None = typer.Option(None, "--max-units", help="`exhausted` after so many."),
     latency_limit_ms: float | None = typer.Option(None, "--latency-limit-ms", help="What counts as late."),
-    latency_quantile: float = typer.Option(
-        0.99, "--latency-quantile", help="The share of answers that must be in time."
-    ),
-    data_source: str | None = typer.Option(
-        None, "--data-source", help="Where units come from; MODE:ROUTER by default."
-    ),
+    latency_quantile: float = LATENCY_QUANTILE,
+    data_source: str | None = DATA_SOURCE,
     rules: Path | None = typer.Option(None, "--rules", help="Further settings (YAML), such as slices."),
-    router: str | None = typer.Option(
-        None, "--router", help="The model that clients call; the experiment's name by default."
-    ),
-    router_option: list[str] = typer.Option(
-        [], "--router-option", help="KEY=VALUE of the router, such as sample_share=0.5; may come again."
-    ),
-    node: str | None = typer.Option(
-        None, "--node", help="This machine's name in the counters; '$NAME' takes it where the router runs."
-    ),
-    key: Path | None = typer.Option(
-        None, "--key", help="The file of the key by which all counters shall be signed."
-    ),
-    url: str | None = typer.Option(
-        None, "--url", help="HOST:PORT of a running server's HTTP service, in explicit mode: load it there."
-    ),
+    router: str | None = ROUTER,
+    router_option: list[str] = ROUTER_OPTION,
+    node: str | None = NODE,
+    key: Path | None = KEY,
+    url: str | None = URL,
     because: str = typer.Option("", "--because", help="Why the same comparison shall be repeated."),
     home: Path = HOME,
     as_json: bool = AS_JSON,
@@ -117,13 +102,11 @@ def start(
     """
     shares = _shares(mode, ramp)
     sides = side_of(repository, baseline), side_of(repository, candidate)
-    latency = (
-        None if latency_limit_ms is None else {"limit_ms": latency_limit_ms, "quantile": latency_quantile}
-    )
     given = {
         "margin": margin, "planned_disagreement": planned_disagreement, "unit": unit, "evidence": evidence,
         "requests_are_independent": independent or None, "alpha": alpha, "max_units": max_units,
-        "latency": latency, "data_source": data_source or f"{mode}:{router or name}",
+        "latency": _latency(latency_limit_ms, latency_quantile),
+        "data_source": data_source or f"{mode}:{router or name}",
     }  # fmt: skip
     settings = _settings(name, sides, {k: v for k, v in given.items() if v is not None}, rules)
     _check_split(mode, settings)
@@ -138,11 +121,12 @@ def start(
         raise settings_error("ab start", error) from error
     begun = open_experiment(home, settings, setup, options, now=setup.started, because=because)
     loaded = None if url is None else _load(url, begun, setup)
-    document = _document(begun, setup, settings, loaded)
-    if as_json:
-        print_json(document)
-    else:
-        _print(document)
+    _tell(_document(begun, setup, settings, loaded), as_json=as_json)
+
+
+def _latency(limit_ms: float | None, quantile: float) -> dict[str, float] | None:
+    """The limit as settings have it; None where none was given."""
+    return None if limit_ms is None else {"limit_ms": limit_ms, "quantile": quantile}
 
 
 def _shares(mode: str, ramp: str) -> tuple[int, ...]:
@@ -304,7 +288,10 @@ def _next(name: str, setup: Setup, settings: Settings, *, is_served: bool) -> tu
     return (*serve, f"jettison ab status {name} --watch", *label, f"jettison ab wait {name}")
 
 
-def _print(document: StartedDocument) -> None:
+def _tell(document: StartedDocument, *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
     verb = "runs already" if document.resumed else "begins"
     typer.echo(f"experiment {document.name} {verb}: {document.experiment}")
     share = f", {document.weight:.2%} to the candidate" if document.weight else ""

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer
-from rich.table import Table
 
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, progress_bars, table_console
+from jettison.cli.tables import refusals_table
 from jettison.core.errors import ExternalError
 from jettison.core.progress import Progress, Reporter
 from jettison.core.targets import parse_target
@@ -133,9 +133,6 @@ def _print(report: BuildReport) -> None:
         if engine.memory_bytes is not None:
             console.print(f"activation memory at the largest shapes: {engine.memory_bytes / 2**20:.1f} MiB")
     if report.refusals:
-        table = Table("code", "node", "operator", "reason")
-        for refused in report.refusals:
-            table.add_row(refused.code, refused.node or "", refused.operator or "", refused.description)
-        console.print(table)
+        console.print(refusals_table(report.refusals))
     for note in report.notes:
         console.print(f"note: {note}", highlight=False)

@@ -72,7 +72,7 @@ def check(
         findings=tuple(findings),
         models=len(look.models),
         loaded=len(loads),
-        verified=None if verifier is None else verified(look),
+        verified=None if verifier is None else verified(look, findings),
     )
     if as_json:
         print_json(document)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from jettison.cli.console import EVIDENCE_SAYS_NO, print_json, progress_bars, table_console
+from jettison.cli.tables import refusals_table
 from jettison.core.errors import ExternalError, MissingError
 from jettison.core.targets import GPU_TARGETS, parse_target
 from jettison.engines.tensorrt.module import COMPILERS, how_to_install
@@ -86,10 +86,7 @@ def _print(report: PreflightReport) -> None:
     compiler = f"{report.module} {report.version}"
     console.print(f"{report.outcome}: {report.target}{stands_in}, {compiler}, {report.seconds:.1f} s")
     if report.refusals:
-        table = Table("code", "node", "operator", "reason")
-        for refused in report.refusals:
-            table.add_row(refused.code, refused.node or "", refused.operator or "", refused.description)
-        console.print(table)
+        console.print(refusals_table(report.refusals))
     if report.bisection is not None:
         _print_bisection(console, report.bisection)
     for layer in report.fallbacks:

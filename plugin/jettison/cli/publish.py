@@ -20,8 +20,31 @@ from jettison.triton.check.check import read_fleet
 from jettison.triton.live import Live, publish_live
 from jettison.triton.plans import Need, needs_of
 from jettison.triton.provider import check_cache
-from jettison.triton.publish import Release
+from jettison.triton.publish import Published, Release
 from jettison.triton.publish import publish as put
+
+_SOURCE = typer.Argument(
+    ...,
+    metavar="MODEL|RUN_DIR",
+    help="An ONNX file, the folder of a finished run, or one that `jettison build` filled.",
+)
+_REPOSITORY = typer.Option(..., "--repository", help="The model repository; made if it is not there.")
+_URL = typer.Option(
+    None,
+    "--url",
+    help="HOST:PORT of the HTTP service of a server over this repository: load and prove it there.",
+)
+_SIGN = typer.Option(None, "--sign", help="A private key: the version is signed, for check --verify.")
+_FLEET = typer.Option(None, "--fleet", help="For plans: YAML with the machines that must each have one.")
+_TARGETS = typer.Option("", "--targets", help="For plans: the GPUs that must each have one, as sm87,sm89.")
+_CACHE = typer.Option(
+    None,
+    "--tensorrt-cache",
+    help="For an ONNX file: ONNX Runtime builds TensorRT engines on the node, into this folder there.",
+)
+_SHAPES = typer.Option(
+    [], "--shapes", help="With --tensorrt-cache: NAME=MIN,OPT,MAX for each input with open dimensions."
+)
 
 
 class PublishedDocument(BaseModel):
@@ -49,39 +72,17 @@ def proof(proven_by: tuple[str, ...]) -> str:
 
 
 def publish(
-    source: Path = typer.Argument(
-        ...,
-        metavar="MODEL|RUN_DIR",
-        help="An ONNX file, the folder of a finished run, or one that `jettison build` filled.",
-    ),
-    repository: Path = typer.Option(
-        ..., "--repository", help="The model repository; made if it is not there."
-    ),
+    source: Path = _SOURCE,
+    repository: Path = _REPOSITORY,
     name: str = typer.Option(..., "--name", help="The model's name in the repository."),
     keep_versions: int = typer.Option(2, "--keep-versions", min=1, help="How many versions stay servable."),
-    url: str | None = typer.Option(
-        None,
-        "--url",
-        help="HOST:PORT of the HTTP service of a server over this repository: load and prove it there.",
-    ),
+    url: str | None = _URL,
     deadline_s: float = typer.Option(60.0, "--deadline", min=1.0, help="Seconds until it must be proven."),
-    sign: Path | None = typer.Option(
-        None, "--sign", help="A private key: the version is signed, for check --verify."
-    ),
-    fleet: Path | None = typer.Option(
-        None, "--fleet", help="For plans: YAML with the machines that must each have one."
-    ),
-    targets: str = typer.Option(
-        "", "--targets", help="For plans: the GPUs that must each have one, as sm87,sm89."
-    ),
-    cache: str | None = typer.Option(
-        None,
-        "--tensorrt-cache",
-        help="For an ONNX file: ONNX Runtime builds TensorRT engines on the node, into this folder there.",
-    ),
-    shapes: list[str] = typer.Option(
-        [], "--shapes", help="With --tensorrt-cache: NAME=MIN,OPT,MAX for each input with open dimensions."
-    ),
+    sign: Path | None = _SIGN,
+    fleet: Path | None = _FLEET,
+    targets: str = _TARGETS,
+    cache: str | None = _CACHE,
+    shapes: list[str] = _SHAPES,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Publish a model into a Triton repository as its next version.
@@ -99,35 +100,40 @@ def publish(
             fix="Give the path of an ONNX file, or the folder of a finished run",
         )
     needs = (*_fleet_needs(fleet), *target_needs(targets))
-    notes: tuple[str, ...] = ()
     if needs or is_build_folder(source):
-        release = plans_release(source, name, created=now(), needs=needs)
+        release, told = plans_release(source, name, created=now(), needs=needs), tuple[str, ...]()
     else:
-        release, notes = _model_release(source, name)
+        release, told = _model_release(source, name)
         if cache is not None:
             check_cache(cache, repository)
-            path = release.files[release.config.default_model_filename]
-            release = provider_release(release, path, ranges=_ranges(shapes), cache=cache)
+            release = _built_on_the_node(release, shapes, cache)
     release = replace(release, signer=None if sign is None else load_signer(sign))
     done = (
         put(release, repository, keep_versions=keep_versions)
         if url is None
         else publish_live(release, repository, Live(url, deadline_s), keep_versions=keep_versions)
     )
-    notes = (*notes, *done.notes)
+    done = replace(done, notes=(*told, *done.notes))
     if as_json:
-        document = PublishedDocument(
-            model=done.model,
-            version=done.version,
-            path=done.path.absolute(),
-            retired=done.retired,
-            proven=bool(done.proven_by),
-            proven_by=done.proven_by,
-            notes=notes,
-        )
-        print_json(document)
-        return
-    for note in notes:
+        print_json(_document(done))
+    else:
+        _print(done)
+
+
+def _document(done: Published) -> PublishedDocument:
+    return PublishedDocument(
+        model=done.model,
+        version=done.version,
+        path=done.path.absolute(),
+        retired=done.retired,
+        proven=bool(done.proven_by),
+        proven_by=done.proven_by,
+        notes=done.notes,
+    )
+
+
+def _print(done: Published) -> None:
+    for note in done.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"published {done.model} version {done.version}: {done.path}")
     typer.echo(proof(done.proven_by))
@@ -141,6 +147,12 @@ def _model_release(source: Path, name: str) -> tuple[Release, tuple[str, ...]]:
     path, evidence = chosen or (source, None)
     notes = (chosen.note,) if chosen and chosen.note else ()
     return release_of(path, name, created=now(), evidence=evidence), notes
+
+
+def _built_on_the_node(release: Release, shapes: list[str], cache: str) -> Release:
+    """The same for ONNX Runtime's TensorRT provider."""
+    path = release.files[release.config.default_model_filename]
+    return provider_release(release, path, ranges=_ranges(shapes), cache=cache)
 
 
 def _fleet_needs(fleet: Path | None) -> tuple[Need, ...]:

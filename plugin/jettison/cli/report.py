@@ -10,13 +10,12 @@ from pydantic import BaseModel, ConfigDict
 from jettison.cli.console import out, print_json
 from jettison.core.errors import InputError
 from jettison.core.files import write_bytes
+from jettison.experiment.folder import ExperimentFolder
 from jettison.experiment.history import read_history
 from jettison.experiment.verdict import Verdict
 from jettison.experiment.verdict_file import read_verdict
 from jettison.report.course import Course, EValue, Look
 from jettison.report.page import PAGE_FILE, page_of
-
-_VERDICT, _HISTORY = "verdict.json", "history.jsonl"
 
 
 class ReportDocument(BaseModel):
@@ -90,9 +89,9 @@ def course_in(path: Path) -> Course:
     Raises:
         InputError: There is no verdict, or it cannot be read.
     """
-    file = path / _VERDICT if path.is_dir() else path
+    file = ExperimentFolder(path).verdict_path if path.is_dir() else path
     verdict = read_verdict(file)
-    looks = read_history(file.with_name(_HISTORY))
+    looks = read_history(ExperimentFolder(file.parent).history_path)
     return Course(
         experiment=verdict.experiment,
         decision=verdict.decision,

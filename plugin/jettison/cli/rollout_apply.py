@@ -8,7 +8,7 @@ import typer
 from pydantic import BaseModel
 
 from jettison.cli.console import print_json
-from jettison.cli.rollout_render import Driver, objects_of
+from jettison.cli.rollout_render import CANDIDATE_WEIGHT, DRIVER, PLAN, TOKEN, Driver, objects_of
 from jettison.rollout.cluster import ApiServer, Applied
 from jettison.rollout.cluster import apply as apply_objects
 
@@ -22,14 +22,10 @@ class AppliedObjects(BaseModel):
 
 
 def apply(
-    plan: Path = typer.Argument(..., help="The plan (YAML)."),
-    driver: Driver = typer.Option(..., "--driver", help="Who moves the traffic."),
-    token: Path | None = typer.Option(
-        None, "--token", help="For flagger: a file with the verdict service's token."
-    ),
-    candidate_weight: int | None = typer.Option(
-        None, "--candidate-weight", help="For gateway: of 100 requests, how many the candidate gets."
-    ),
+    plan: Path = PLAN,
+    driver: Driver = DRIVER,
+    token: Path | None = TOKEN,
+    candidate_weight: int | None = CANDIDATE_WEIGHT,
     kubeconfig: Path | None = typer.Option(None, "--kubeconfig", help="The cluster's configuration."),
     context: str | None = typer.Option(None, "--context", help="The context in it."),
     dry_run: bool = typer.Option(

@@ -18,6 +18,16 @@ from jettison.rollout.plan import Document, RolloutPlan
 from jettison.rollout.plan_file import load_plan
 
 Driver = Literal["argo", "flagger", "gateway"]
+PLAN = typer.Argument(..., help="The plan (YAML).")
+DRIVER = typer.Option(..., "--driver", help="Who moves the traffic.")
+TOKEN = typer.Option(
+    None,
+    "--token",
+    help="For flagger: a file with the verdict service's token, which the object will hold.",
+)
+CANDIDATE_WEIGHT = typer.Option(
+    None, "--candidate-weight", help="For gateway: of 100 requests, how many the candidate gets."
+)
 _LARGEST_TOKEN_BYTES = 4096
 """As the verdict service takes it."""
 
@@ -30,16 +40,10 @@ class Rendered(BaseModel):
 
 
 def render(
-    plan: Path = typer.Argument(..., help="The plan (YAML)."),
-    driver: Driver = typer.Option(..., "--driver", help="Who moves the traffic."),
-    token: Path | None = typer.Option(
-        None,
-        "--token",
-        help="For flagger: a file with the verdict service's token, which the object will hold.",
-    ),
-    candidate_weight: int | None = typer.Option(
-        None, "--candidate-weight", help="For gateway: of 100 requests, how many the candidate gets."
-    ),
+    plan: Path = PLAN,
+    driver: Driver = DRIVER,
+    token: Path | None = TOKEN,
+    candidate_weight: int | None = CANDIDATE_WEIGHT,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of YAML."),
 ) -> None:
     """Render a rollout's objects as YAML; nothing is sent anywhere.

@@ -11,10 +11,11 @@ from jettison.cli.report import write_page
 from jettison.cli.surroundings import command_line, machine, now, surroundings
 from jettison.cli.tables import print_result
 from jettison.core.files import write_bytes
-from jettison.pipeline.delivery import REPORT_FILE, publish_results
+from jettison.pipeline.delivery import publish_results
 from jettison.pipeline.results import Delivered, Origin, RunResult
 from jettison.pipeline.run import run as walk
 from jettison.recipe_text import load_recipe
+from jettison.report.run_file import REPORT_FILE
 
 
 def run(

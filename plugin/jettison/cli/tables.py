@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 from rich.text import Text
 
 from jettison.cli.console import table_console
+from jettison.engines.tensorrt.report import RefusedNode
 from jettison.evaluate.figures import counted
 from jettison.pipeline.results import TargetResult, VariantResult
 
@@ -24,6 +25,14 @@ _SILENCE = {
 """Why TensorRT gave no answer, by how its preflight begins the note on it."""
 _STAND_IN = re.compile(r": compiled for (the nearest, )?sm\d+, ")
 """In the note of a preflight whose target has another GPU stand in for it."""
+
+
+def refusals_table(refusals: Iterable[RefusedNode]) -> Table:
+    """What TensorRT refuses, and why."""
+    table = Table("code", "node", "operator", "reason")
+    for refused in refusals:
+        table.add_row(refused.code, refused.node or "", refused.operator or "", refused.description)
+    return table
 
 
 def print_result(result: TargetResult) -> None:

@@ -165,6 +165,11 @@ def dotted(capability: int) -> str:
     return f"{capability // 10}.{capability % 10}"
 
 
+def undotted(text: str) -> int:
+    """The compute capability that `dotted` writes so: 89 for 8.9."""
+    return int(text.replace(".", ""))
+
+
 def same_version(left: str, right: str) -> bool:
     """Whether two versions are one to TensorRT: those parts that both name are equal.
 

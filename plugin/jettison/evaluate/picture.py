@@ -17,6 +17,9 @@ from jettison.core.tensors import Arrays
 MOST_PIXELS = 160
 """On a side: a picture in the report is shown smaller than that."""
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""With which every PNG file begins."""
+
 _GREY, _COLOUR = 0, 2
 _CHANNELS = {1: _GREY, 3: _COLOUR}
 
@@ -61,7 +64,7 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
     lines = b"".join(b"\0" + line.tobytes() for line in image)  # filter 0, before each line
     head = struct.pack(">IIBBBBB", width, height, 8, _CHANNELS[channels], 0, 0, 0)
     body = _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(lines, 9)) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    return SIGNATURE + body
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

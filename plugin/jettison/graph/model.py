@@ -49,6 +49,16 @@ def open_model(path: Path) -> ir.Model:
     return model
 
 
+def check_exists(path: Path) -> None:
+    """Nothing, where that file is there: asked before anything that costs more than a look.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not path.is_file():
+        raise _bad(path, "there is no such file", "Give the path of an ONNX file")
+
+
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """The inputs that a caller must feed: graph inputs that are no initializers.
 

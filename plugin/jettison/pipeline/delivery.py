@@ -15,13 +15,13 @@ from jettison.graph.model import input_specs, model_digest, model_files, open_mo
 from jettison.graph.shapes import example_inputs
 from jettison.pipeline.results import Delivered, RunResult, TargetResult, VariantResult
 from jettison.recipe import BASELINE, FLOAT_SUFFIX, Recipe
+from jettison.report.run_file import REPORT_FILE
 from jettison.triton.manifest import Evidence, Golden, golden_of, read_manifest, record_of
 from jettison.triton.publish import Published, Release, publish
 from jettison.triton.repository import ModelFolder, model_folder
 from jettison.triton.serving import MODEL_FILENAME, config_of
 
 GOLDEN_SEED = 20
-REPORT_FILE = "report.json"
 _OTHER_EVIDENCE = (
     "it stood there already: the evidence in its manifest is of the run that published it, whose score or "
     "tolerance was another"

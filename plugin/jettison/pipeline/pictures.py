@@ -13,8 +13,6 @@ from jettison.evaluate.picture import picture_of
 from jettison.evaluate.saliency import SaliencyReport
 from jettison.pipeline.results import Explanation, TargetResult
 
-PICTURES_FOLDER = "pictures"
-
 _MOST = 96
 """Pictures of a run: about a megabyte of photographs."""
 _CHANGED = 16

@@ -25,13 +25,14 @@ from jettison.pipeline.explain import Subject, explain
 from jettison.pipeline.measure import TimeBudget, bench_of
 from jettison.pipeline.modules import SourceModules
 from jettison.pipeline.patterns import check_patterns
-from jettison.pipeline.pictures import PICTURES_FOLDER, write_pictures
+from jettison.pipeline.pictures import write_pictures
 from jettison.pipeline.proof import Court, clear, deliver, hear, variant_result
 from jettison.pipeline.results import Explanation, RunResult, TargetResult, VariantResult
 from jettison.pipeline.sample_sets import calibration_notes, metric_notes, open_sets, search_metric
 from jettison.pipeline.steps import LazyReference, ModelFile, Steps, VariantFile
 from jettison.recipe import BASELINE, Recipe, Variant
 from jettison.recipe_effects import idle_notes
+from jettison.report.looks import PICTURES_FOLDER
 from jettison.sources.source import Source
 
 STEPS_FOLDER = "steps"

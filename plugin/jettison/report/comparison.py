@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +34,7 @@ class Comparison:
         return {
             "rows": [list(row) for row in self.rows],
             "figures": {
-                name: [[figure.text, _finite(figure.value)] for figure in some]
+                name: [[figure.text, figure.value if is_known(figure.value) else None] for figure in some]
                 for name, some in self.figures.items()
             },
         }
@@ -100,7 +99,3 @@ def _verdict(variant: Variant, target: Target) -> str:
         return "the float model"
     said = "accepted" if variant.accepted else "not accepted"
     return f"{said}, chosen" if variant.name == target.chosen else said
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -105,6 +105,6 @@ def _tens(log_e: float) -> float:
 
 def _line(name: str, index: int, looks: Sequence[Look], *, across: Axis, up: Axis) -> Line:
     values = ((look.units, look.log_e.get(name)) for look in looks)
-    points = [(units, value) for units, value in values if value is not None and is_known(value)]
+    points = [(units, value) for units, value in values if is_known(value)]
     path = "L".join(f"{across.at(units)},{up.at(_tens(value))}" for units, value in points)
     return Line(name, f"M{path}" if len(points) > 1 else "", index % COLOURS)

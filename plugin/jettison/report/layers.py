@@ -68,7 +68,7 @@ def layers_of(layers: Sequence[Layer], *, most: int) -> Layers:
 
 
 def _noise(layer: Layer) -> float:
-    return layer.sqnr_db if layer.sqnr_db is not None and is_known(layer.sqnr_db) else float("inf")
+    return layer.sqnr_db if is_known(layer.sqnr_db) else float("inf")
 
 
 def _row(layer: Layer) -> Row:

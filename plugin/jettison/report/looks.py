@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jettison.evaluate.picture import SIGNATURE
 from jettison.report.run_file import Change, Explanation, Look, Run, Saliency
 from jettison.report.words import is_known
 
 PICTURES_FOLDER = "pictures"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_BYTES = 200_000
 """Of one picture: 160 x 160 pixels of noise in three channels are 77 kB."""
 _FAINTEST = 0.05
@@ -84,7 +84,7 @@ def _shown(sample: int, known: frozenset[int], *, change: Change | None, look: L
 def _strengths(look: Look) -> Iterator[float]:
     """How far scores move, in both maps, which share one scale."""
     for row in (*look.baseline_map, *look.variant_map):
-        yield from (abs(value) for value in row if value is not None and is_known(value))
+        yield from (abs(value) for value in row if is_known(value))
 
 
 def _heat(found: Sequence[Sequence[float | None]], highest: float) -> Heat | None:
@@ -95,7 +95,7 @@ def _heat(found: Sequence[Sequence[float | None]], highest: float) -> Heat | Non
         Cell(x, y, round(_DARKEST * abs(value) / highest, 2), value > 0)
         for y, row in enumerate(found)
         for x, value in enumerate(row)
-        if value is not None and is_known(value)
+        if is_known(value)
     )
     return Heat(columns, len(found), tuple(cell for cell in cells if cell.opacity >= _FAINTEST))
 
@@ -121,6 +121,6 @@ def pictures_in(folder: Path, samples: Iterable[int]) -> dict[int, str]:
         file = folder / PICTURES_FOLDER / f"{sample}.png"
         if file.is_file() and file.stat().st_size <= _LARGEST_BYTES:
             content = file.read_bytes()
-            if content.startswith(_PNG):
+            if content.startswith(SIGNATURE):
                 found[sample] = base64.b64encode(content).decode()
     return found

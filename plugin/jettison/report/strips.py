@@ -83,8 +83,8 @@ def spark_of(told: LayerInput) -> Spark | None:
     seen = told.seen
     if seen is None or seen.low is None or seen.high is None or not seen.low < seen.high:
         return None
-    shares = [share if share is not None and is_known(share) else 0.0 for share in seen.shares]
-    ends = [end for end in (told.low, told.high) if end is not None and is_known(end)]
+    shares = [share if is_known(share) else 0.0 for share in seen.shares]
+    ends = [end for end in (told.low, told.high) if is_known(end)]
     if not any(share > 0 for share in shares) or not is_known(seen.high - seen.low):
         return None
     axis = axis_over([seen.low, seen.high, *ends], 1, SPARK_WIDTH - 1, margin=0.01)
@@ -131,5 +131,5 @@ def profile_of(layers: Sequence[Layer]) -> Profile | None:
 
 
 def _worst(layers: Sequence[Layer]) -> float | None:
-    known = [layer.sqnr_db for layer in layers if layer.sqnr_db is not None and is_known(layer.sqnr_db)]
+    known = [layer.sqnr_db for layer in layers if is_known(layer.sqnr_db)]
     return min(known, default=None)

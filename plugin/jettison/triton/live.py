@@ -24,14 +24,13 @@ from jettison.triton.loading import load, load_exactly, meet, unload
 from jettison.triton.publish import (
     Published,
     Release,
-    alone,
+    changing,
     explained,
     kept_versions,
     listing,
     publish,
     put_config,
     set_aside,
-    staging,
 )
 from jettison.triton.repository import ModelFolder, configured, model_folder, model_folders, remembering
 
@@ -136,7 +135,7 @@ def retire(folder: ModelFolder, keep_versions: int, live: Live) -> tuple[int, ..
     if kept == listed:
         return ()
     root = folder.path.parent
-    with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
+    with changing(root) as stage:
         put_config(folder, _listing_only(folder, kept), stage)
         load_exactly(live.url, folder.name, kept, deadline_s=live.deadline_s)
         gone = set_aside(folder, kept, stage)
@@ -165,7 +164,7 @@ def roll_back(
     version = _older(folder, listed, to)
     if live is not None:
         meet(live.url, root, name)
-    with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
+    with changing(root) as stage:
         before = folder.config_text()
         _touch(folder.path / str(version))  # first: a server that reads the new list must see new times
         put_config(folder, _listing_only(folder, [version]), stage)
@@ -176,7 +175,7 @@ def roll_back(
     try:
         proofs = prove(folder, version, live)
     except JettisonError as error:
-        with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
+        with changing(root) as stage:
             put_config(folder, before, stage)
         record(root, name, "FAILED", version, now, detail=error.detail)
         load(live.url, folder.config(), version=listed[-1], deadline_s=live.deadline_s)
@@ -257,7 +256,7 @@ def _take_back(folder: ModelFolder, before: str, done: Published) -> Path:
     """Put back on disk what was served before; where the failed version is kept, beside the repository."""
     root = folder.path.parent
     kept = beside(root, _FAILED) / f"{done.model}-{done.version}"
-    with explained(root), alone(root) as is_alone, staging(root, alone=is_alone) as stage:
+    with changing(root) as stage:
         if before:
             put_config(folder, remembering(before, highest=done.version), stage)
         kept.parent.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jettison.core.engine import EngineRecord, dotted
+from jettison.core.engine import EngineRecord, dotted, undotted
 from jettison.core.errors import RepositoryError
 from jettison.triton.check.look import FleetTarget
 from jettison.triton.config import InstanceGroup, ModelConfig
@@ -32,7 +32,7 @@ class Need(NamedTuple):
 def needs_of(targets: Sequence[FleetTarget]) -> tuple[Need, ...]:
     """What machines of a fleet ask for; those without a GPU ask for nothing."""
     return tuple(
-        Need(target.name, int(target.compute.replace(".", "")), target.tensorrt)
+        Need(target.name, undotted(target.compute), target.tensorrt)
         for target in targets
         if target.compute is not None
     )
@@ -155,5 +155,5 @@ def misnamed(keys: Mapping[str, str], engines: Mapping[str, EngineRecord]) -> li
     return [
         (key, engines[file].compute)
         for key, file in sorted(keys.items())
-        if file in engines and not engines[file].runs_on(int(key.replace(".", "")))
+        if file in engines and not engines[file].runs_on(undotted(key))
     ]

@@ -96,21 +96,21 @@ def publish(release: Release, root: Path, *, keep_versions: int = 2) -> Publishe
     _check(release, folder, keep_versions)
     with explained(root):
         root.mkdir(parents=True, exist_ok=True)
-        with alone(root) as is_alone, staging(root, alone=is_alone) as stage:
-            _check_signature(release.config, folder)
-            version = folder.highest_version() + 1
-            kept = kept_versions(folder, [*folder.listed_versions(), version], keep_versions)
-            config = listing(release.config, kept)
-            manifest = _fill(stage / folder.name / str(version), release, version)
-            (stage / folder.name / CONFIG_NAME).write_text(configured(config, kept))
-            notes = (
-                *_foreign_note(folder),
-                *_save_edited(stage / folder.name, folder, release.config, version),
-                *_twin_note(folder, manifest),
-                *_unsigned_note(folder, release),
-            )
-            _move_in(stage / folder.name, folder, manifest.version)
-            retired, left = _retired(folder, kept, stage)
+    with changing(root) as stage:
+        _check_signature(release.config, folder)
+        version = folder.highest_version() + 1
+        kept = kept_versions(folder, [*folder.listed_versions(), version], keep_versions)
+        config = listing(release.config, kept)
+        manifest = _fill(stage / folder.name / str(version), release, version)
+        (stage / folder.name / CONFIG_NAME).write_text(configured(config, kept))
+        notes = (
+            *_foreign_note(folder),
+            *_save_edited(stage / folder.name, folder, release.config, version),
+            *_twin_note(folder, manifest),
+            *_unsigned_note(folder, release),
+        )
+        _move_in(stage / folder.name, folder, manifest.version)
+        retired, left = _retired(folder, kept, stage)
     return Published(folder.name, version, folder.path / str(version), retired, (*notes, *left))
 
 
@@ -261,7 +261,18 @@ def set_aside(folder: ModelFolder, kept: Sequence[int], stage: Path) -> tuple[in
 
 
 @contextlib.contextmanager
-def alone(root: Path) -> Iterator[bool]:
+def changing(root: Path) -> Iterator[Path]:
+    """Alone with the repository, with a stage beside it; what the file system refuses is told in words.
+
+    Raises:
+        RepositoryError: Such as that the disk is full, or read-only.
+    """
+    with explained(root), _alone(root) as is_alone, _staging(root, alone=is_alone) as stage:
+        yield stage
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[bool]:
     """Alone among publishers, so that none retires what another lists; the lock ends with the process.
 
     False where the file system, such as a network's, does not lock a folder.
@@ -277,7 +288,7 @@ def alone(root: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def staging(root: Path, *, alone: bool) -> Iterator[Path]:
+def _staging(root: Path, *, alone: bool) -> Iterator[Path]:
     """A folder beside the root; what killed publishers left there goes, where no other is at work."""
     parent = root.absolute().parent / f".{root.absolute().name}.staging"
     parent.mkdir(exist_ok=True)

@@ -94,10 +94,8 @@ def yes_or_no_loss(*, is_sigmoid: bool = False) -> Loss:
     """Binary cross-entropy of the first float output, one number a sample, with whole labels 0 and 1."""
 
     def loss(outputs: Outputs, batch: TensorBatch) -> Tensor:
-        found = next(value for value in outputs.values() if value.is_floating_point()).reshape(-1)
-        if batch.labels is None:
-            raise SamplesError("training samples", detail="expected labels", fix="Add an array 'labels'")
-        target = batch.labels.to(found.dtype).reshape(-1)
+        scores, labels = _first_float_and_labels(outputs, batch)
+        found, target = scores.reshape(-1), labels.reshape(-1)
         if is_sigmoid:
             shares = found.clamp(_SMALLEST_SHARE, 1 - _SMALLEST_SHARE)
             return functional.binary_cross_entropy(shares, target)
@@ -209,10 +207,16 @@ def ends_in(graph: ir.Graph, kind: str) -> bool:
 
 
 def _squared_error(outputs: Outputs, batch: TensorBatch) -> Tensor:
+    found, labels = _first_float_and_labels(outputs, batch)
+    return functional.mse_loss(found, labels.reshape(found.shape))
+
+
+def _first_float_and_labels(outputs: Outputs, batch: TensorBatch) -> tuple[Tensor, Tensor]:
+    """The first float output, and the labels in its element type."""
     found = next(value for value in outputs.values() if value.is_floating_point())
     if batch.labels is None:
         raise SamplesError("training samples", detail="expected labels", fix="Add an array 'labels'")
-    return functional.mse_loss(found, batch.labels.to(found.dtype).reshape(found.shape))
+    return found, batch.labels.to(found.dtype)
 
 
 def own_loss(name: str) -> Loss:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
 from jettison.core.artifacts import LINEAGE_FILE, lineage_of, version_of
@@ -24,9 +25,10 @@ from jettison.core.engine import (
     identity_of,
     read_record,
 )
-from jettison.core.errors import ExternalError, MissingError, ModelError, TargetError
+from jettison.core.errors import ExternalError, MissingError, TargetError
 from jettison.core.files import sha256_of, write_bytes
 from jettison.core.targets import Target
+from jettison.core.tensors import TensorSpec
 from jettison.engines.tensorrt.build_exchange import BuildAnswer, BuildRequest
 from jettison.engines.tensorrt.build_report import BuildOptions, BuildReport, Listener, ways_out
 from jettison.engines.tensorrt.child import run_and_listen, signal_name
@@ -34,7 +36,7 @@ from jettison.engines.tensorrt.messages import memory_estimate, warnings
 from jettison.engines.tensorrt.module import COMPILERS, find_module
 from jettison.engines.tensorrt.settings import BuildSettings
 from jettison.engines.tensorrt.shapes import ShapeRange
-from jettison.graph.model import input_specs, model_digest, open_model, output_specs
+from jettison.graph.model import check_exists, input_specs, model_digest, open_model, output_specs
 from jettison.graph.two_to_four import sparse_layers
 
 _PROGRAM = "jettison.engines.tensorrt.builder"
@@ -70,21 +72,28 @@ def build(
     """
     options = options or BuildOptions()
     capability = _capability(target)
-    if not path.is_file():
-        raise ModelError(f"model {path}", detail="there is no such file", fix="Give the path of an ONNX file")
+    check_exists(path)
     if find_module([options.module]) is None:
         detail = f"the module {options.module} is not installed"
         raise MissingError(f"build for {target.name}", detail=detail, fix=ways_out(target))
-    wanted = _with_sparsity(path, settings or BuildSettings())
+    model = open_model(path)
     place = folder / target.name
     place.mkdir(parents=True, exist_ok=True)
-    job = _Job(path=path.absolute(), target=target, place=place.absolute(), options=options)
+    job = _Job(
+        path=path.absolute(),
+        onnx=model_digest(path),
+        inputs=input_specs(model),
+        outputs=output_specs(model),
+        target=target,
+        place=place.absolute(),
+        options=options,
+    )
     request = BuildRequest(
         model=job.path,
         module=options.module,
         compute_capability=capability,
         profiles=tuple(tuple(one) for one in profiles),
-        settings=wanted,
+        settings=_with_sparsity(model, settings or BuildSettings()),
         plan=Path(),
         timing_cache=job.place / TIMING_FILE,
         answer=Path(),
@@ -95,11 +104,14 @@ def build(
 
 
 class _Job(BaseModel):
-    """One build: the model, where the engine goes, and how."""
+    """One build: the model with its digest, where the engine goes, and how."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     path: Path
+    onnx: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     target: Target
     place: Path
     options: BuildOptions
@@ -115,8 +127,8 @@ def _capability(target: Target) -> int:
     return target.compute_capability
 
 
-def _with_sparsity(path: Path, settings: BuildSettings) -> BuildSettings:
-    sparse = settings.sparse or bool(sparse_layers(open_model(path)))
+def _with_sparsity(model: ir.Model, settings: BuildSettings) -> BuildSettings:
+    sparse = settings.sparse or bool(sparse_layers(model))
     return settings.model_copy(update={"sparse": sparse})
 
 
@@ -134,7 +146,7 @@ def _standing(job: _Job, request: BuildRequest) -> BuildReport | None:
         return None
     engine = read_record(record.read_bytes(), f"engine {job.place}")
     wanted = identity_of(
-        model_digest(job.path), _settings_text(request), module=request.module, version=_version(job, engine)
+        job.onnx, _settings_text(request), module=request.module, version=_version(job, engine)
     )
     if engine.identity != wanted or sha256_of(plan) != engine.sha256:
         return None
@@ -192,11 +204,10 @@ def _answered(job: _Job, request: BuildRequest, answer: BuildAnswer) -> BuildRep
 
 
 def _record(job: _Job, request: BuildRequest, answer: BuildAnswer) -> EngineRecord:
-    model = open_model(job.path)
     memory = memory_estimate(answer.log)
     told: dict[str, Any] = {"gpu": answer.gpu.name} if answer.gpu else {}
     return EngineRecord(
-        onnx=model_digest(job.path),
+        onnx=job.onnx,
         settings=_settings_text(request),
         module=request.module,
         tensorrt=answer.version or "",
@@ -205,8 +216,8 @@ def _record(job: _Job, request: BuildRequest, answer: BuildAnswer) -> EngineReco
         system=platform.system(),
         compatibility=request.settings.compatibility,
         version_compatible=request.settings.version_compatible,
-        inputs=input_specs(model),
-        outputs=output_specs(model),
+        inputs=job.inputs,
+        outputs=job.outputs,
         profiles=tuple(tuple(ProfileRange(**r.model_dump()) for r in one) for one in answer.profiles),
         sha256=sha256_of(request.plan),
         seconds=answer.seconds,

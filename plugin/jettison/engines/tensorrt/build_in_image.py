@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jettison.core.engine import ENGINE_FILE, EngineRecord, same_version
-from jettison.core.errors import ExternalError, InputError, JettisonError, MissingError, ModelError
+from jettison.core.errors import ExternalError, InputError, JettisonError, MissingError
 from jettison.core.files import write_bytes
 from jettison.core.progress import Reporter, silent
 from jettison.core.targets import Target
@@ -22,6 +22,7 @@ from jettison.engines.container.image import ImageFacts, look_at_image
 from jettison.engines.container.running import ContainerOrder, ContainerResult, run_in_container
 from jettison.engines.tensorrt.build_exchange import BuildStep
 from jettison.engines.tensorrt.build_report import BuildReport
+from jettison.graph.model import check_exists
 
 _MODEL, _OUT = "/model", "/engines"
 _ERRORS = {2: InputError, 3: MissingError}
@@ -48,8 +49,7 @@ def build_in_image(path: Path, target: Target, folder: Path, *, order: ImageOrde
         InputError: The model or its shapes do not fit.
         ExternalError: The API or the program in the container failed.
     """
-    if not path.is_file():
-        raise ModelError(f"model {path}", detail="there is no such file", fix="Give the path of an ONNX file")
+    check_exists(path)
     folder.mkdir(parents=True, exist_ok=True)
     with docker_client(limit_s=order.limit_s) as client:
         facts = look_at_image(client, order.image)

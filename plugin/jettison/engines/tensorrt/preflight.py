@@ -25,7 +25,7 @@ from jettison.engines.tensorrt.module import COMPILERS, ModuleName, find_module,
 from jettison.engines.tensorrt.report import Outcome, PreflightReport, RefusedNode
 from jettison.engines.tensorrt.shapes import ShapeRange
 from jettison.engines.tensorrt.shares import UNKNOWN, int8_mac_share, low_precision_mac_share, mac_shares
-from jettison.graph.model import open_model
+from jettison.graph.model import check_exists, open_model
 from jettison.graph.two_to_four import sparse_layers
 
 _PROGRAM = "jettison.engines.tensorrt.compiler"
@@ -68,8 +68,7 @@ def preflight(
         ExternalError: The compiler's program failed in a way that says nothing about the model.
     """
     place = compiled_for(target)
-    if not path.is_file():
-        raise ModelError(f"model {path}", detail="there is no such file", fix="Give the path of an ONNX file")
+    check_exists(path)
     module = find_module()
     if module is None:
         note = f"TensorRT's compiler is not installed. {how_to_install(COMPILERS[0])}"

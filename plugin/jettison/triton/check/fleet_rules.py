@@ -1,18 +1,14 @@
-"""P, G and S: whether the machines that serve it can, and who can change it."""
+"""G and S: whether the machines that serve it can, and who can change it."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from jettison.core.engine import EngineRecord, same_version
-from jettison.core.errors import RepositoryError
 from jettison.triton.check.finding import Objection
 from jettison.triton.check.look import Look, ModelLook
-from jettison.triton.plans import misnamed
 from jettison.triton.repository import CONFIG_NAME
 
 CVE_FLOOR = (25, 7)
@@ -22,52 +18,6 @@ _CODE = frozenset({".py", ".pyc", ".so"})
 _CODE_BACKENDS = frozenset({"python", "pytorch", ""})
 """Backends whose models are code, and those that are not known."""
 MIB = 1 << 20
-
-
-def missing_plans(look: Look) -> Iterator[Objection]:
-    """Compute capabilities of the fleet without a plan: Triton takes the default one in silence."""
-    computes = {target.compute for target in look.fleet.targets if target.compute is not None}
-    for model in look.models:
-        if model.config is None or model.backend != "tensorrt":
-            continue
-        named = set(model.config.cc_model_filenames)
-        missing = sorted(computes - named)
-        if missing and (named or len(computes) > 1):
-            text = f"expected a plan for each compute capability of the fleet, found none for {missing}"
-            yield Objection(f"{model.name}/{CONFIG_NAME}", text)
-
-
-def other_versions(look: Look) -> Iterator[Objection]:
-    """Plans of another TensorRT than that of the image which serves them."""
-    for target in look.fleet.targets:
-        if target.tensorrt is None or target.compute is None:
-            continue
-        for model, version, keys, engines in _plans(look):
-            engine = engines.get(keys.get(target.compute, ""))
-            if engine is None or engine.version_compatible or same_version(engine.tensorrt, target.tensorrt):
-                continue
-            text = f"expected TensorRT {target.tensorrt} for {target.name}, found {engine.tensorrt}"
-            yield Objection(f"{model}/{version}", text)
-
-
-def misnamed_plans(look: Look) -> Iterator[Objection]:
-    """Plans that are named for GPUs which do not take them."""
-    for model, version, keys, engines in _plans(look):
-        for key, compute in misnamed(keys, engines):
-            text = f"expected a plan for compute capability {key}, found one for {compute}"
-            yield Objection(f"{model}/{version}", text)
-
-
-def _plans(look: Look) -> Iterator[tuple[str, int, dict[str, str], dict[str, EngineRecord]]]:
-    """Served versions whose manifest records plans, with the configuration's file for each GPU."""
-    for model in look.models:
-        if model.config is None or model.backend != "tensorrt":
-            continue
-        for version in model.served:
-            with contextlib.suppress(RepositoryError):  # a torn manifest is a finding of R005
-                manifest = model.manifest(version)
-                if manifest is not None and manifest.engines:
-                    yield model.name, version, dict(model.config.cc_model_filenames), manifest.engines
 
 
 def memory(look: Look) -> Iterator[Objection]:

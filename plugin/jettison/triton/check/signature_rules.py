@@ -5,17 +5,19 @@ Nothing is looked for unless a public key was given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jettison.core.files import sha256_of
 from jettison.core.signing import Verifier
-from jettison.triton.check.finding import Objection
+from jettison.triton.check.finding import Finding, Objection
 from jettison.triton.check.look import Look, ModelLook
 from jettison.triton.manifest import MANIFEST_NAME, FileRecord, Manifest
 from jettison.triton.repository import CONFIG_NAME
 from jettison.triton.seal import SIGNATURE_NAME, config_digest, is_sealed, sealed_manifest, signature
 
+_BROKEN = ("V703", "V704")
+"""Of files that are not what was signed: `changed` and `added`."""
 _OURS = frozenset({MANIFEST_NAME, SIGNATURE_NAME})
 
 
@@ -80,11 +82,16 @@ def configurations(look: Look) -> Iterator[Objection]:
             yield Objection(f"{model.name}/{CONFIG_NAME}", text)
 
 
-def verified(look: Look) -> int:
-    """How many versions bear the key's signature and have the bytes that it stands for, and no others."""
-    broken = {objection.where for rule in (changed, added) for objection in rule(look)}
-    sealed = [where for where, _, _ in _sealed(look)]
-    return sum(1 for where in sealed if not any(f"{place}/".startswith(f"{where}/") for place in broken))
+def verified(look: Look, findings: Iterable[Finding]) -> int:
+    """How many versions bear the key's signature and have the bytes that it stands for, and no others.
+
+    Args:
+        look: The repository, looked at with the key.
+        findings: Of all checks of that look, so that no file is read once more.
+    """
+    broken = [f"{finding.where}/" for finding in findings if finding.code in _BROKEN]
+    sealed = [f"{where}/" for where, _, _ in _sealed(look)]
+    return sum(1 for where in sealed if not any(place.startswith(where) for place in broken))
 
 
 def _other(folder: Path, verifier: Verifier) -> str:

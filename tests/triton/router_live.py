@@ -81,18 +81,18 @@ class Live:
         assert len(np.unique(found)) == 1
         return float(found[0, 0] / x[0, 0])
 
-    def counted(self, experiment: str, *, folder: Path | None = None) -> dict[str, Any]:
-        path = (folder or self.work / "counters") / f"{experiment}.edge-1.json"
+    def counted(self, experiment: str, *, folder: Path | None = None, node: str = "edge-1") -> dict[str, Any]:
+        path = (folder or self.work / "counters") / f"{experiment}.{node}.json"
         if not path.is_file():
             return {}
         found: dict[str, Any] = json.loads(path.read_text())["nodes"][0]["slices"]["all"]
         return found
 
-    def wait(self, experiment: str, name: str, least: int, *, folder: Path | None = None) -> dict[str, Any]:
+    def wait(self, experiment: str, name: str, least: int, **where: Any) -> dict[str, Any]:
         end = time.monotonic() + 30
-        while self.counted(experiment, folder=folder).get(name, 0) < least and time.monotonic() < end:
+        while self.counted(experiment, **where).get(name, 0) < least and time.monotonic() < end:
             time.sleep(0.1)
-        return self.counted(experiment, folder=folder)
+        return self.counted(experiment, **where)
 
     def metric(self, name: str) -> int:
         with urllib.request.urlopen(self.server.metrics_url) as answer:  # noqa: S310 (our own server)
